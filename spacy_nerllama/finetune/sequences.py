@@ -1,0 +1,81 @@
+"""Docs to training sequences, built by the functions that inference uses."""
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from spacy.tokens import Doc
+
+from ..grammar import Grammar
+from ..marking import MarkingScheme
+from ..models.tokens import TextEncoder
+from ..prompts import Prompt
+from ..requests import Request, Sentence, TokenSpan, doc_requests
+
+
+class TrainingSequence(NamedTuple):
+    """A prompt and the gold marked copy after it.
+
+    ids: The ids of prompt and copy.
+    start: Where the copy begins.
+    positions: For each decision, the position whose hidden state predicts it: that of the id before.
+    choices: For each decision, the legal ids, the right one first.
+    """
+
+    ids: tuple[int, ...]
+    start: int
+    positions: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...]
+
+
+def training_sequence(
+    request: Request, spans: Sequence[TokenSpan], prompt: Prompt, scheme: MarkingScheme, encoder: TextEncoder
+) -> TrainingSequence:
+    """Build the sequence that teaches one request.
+
+    request: The request.
+    spans: Its gold spans, in order.
+    RAISES: ValueError if the gold spans cannot be marked (see `Grammar.follow`).
+    """
+    shared, own = encoder.prompt(prompt(request))
+    copy = Grammar(request, scheme, encoder.piece).follow(spans)
+    start = len(shared) + len(own)
+    return TrainingSequence(
+        (*shared, *own, *copy.ids),
+        start,
+        tuple(start + decision.position - 1 for decision in copy.decisions),
+        tuple(decision.choices for decision in copy.decisions),
+    )
+
+
+def doc_examples(
+    docs: Iterable[Doc], labels: Mapping[str, str], held_out: Container[str] = ()
+) -> Iterator[tuple[Request, list[TokenSpan]]]:
+    """Give what a corpus teaches: one request for each sentence and each label it annotates, with the gold spans.
+
+    labels: What the prompt calls each label that the corpus annotates. Others are not asked for, so what a
+        corpus does not annotate is never taught as absent.
+    held_out: Sentences to leave out, as `squashed` gives them.
+    """
+    for doc in docs:
+        entities = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
+        for start, request in doc_requests(doc, labels):
+            if squashed(request.sentence) not in held_out:
+                yield request, gold_spans(request, start, entities)
+
+
+def squashed(sentence: Sentence) -> str:
+    """Give a sentence without its spaces, the same for natural and for tokenised text."""
+    return "".join(sentence.words)
+
+
+def gold_spans(request: Request, start: int, entities: Iterable[tuple[int, int, str]]) -> list[TokenSpan]:
+    """Give the entities that a request asks for.
+
+    request: The request.
+    start: The doc's token at which its sentence begins.
+    entities: (start, end, label) in tokens of the doc.
+    RETURNS: Those with one of the request's labels that lie in its sentence, in tokens of the sentence, in order.
+    """
+    n, labels = len(request.sentence.words), dict(request.labels)
+    spans = (TokenSpan(first - start, end - start, label) for first, end, label in entities)
+    return sorted(span for span in spans if 0 <= span.start and span.end <= n and span.label in labels)

@@ -1,0 +1,116 @@
+"""Load a base model and its tokenizer: a Hugging Face folder or hub name, or a GGUF file."""
+
+import hashlib
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
+
+from ..base import bundled_base, data_folder
+from ..errors import Errors
+
+logger = logging.getLogger(__name__)
+
+Quantization = Literal["nf4"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def load_base(
+    name: str | None = None,
+    quantization: Quantization | None = None,
+    dtype: DType = "auto",
+    device: str = "auto",
+) -> tuple[PreTrainedModel, Any]:
+    """Load a base model.
+
+    name: A folder, a `.gguf` file or a hub name. None: the bundled base.
+    quantization: "nf4" quantises the linear layers to 4 bits as QLoRA does (Dettmers et al., arXiv:2305.14314),
+        with double quantisation.
+    dtype: What the model computes in. "auto": bfloat16 where the hardware has it, else float32.
+    device: A torch device. "auto": the first CUDA GPU if there is one, else the CPU.
+    RETURNS: The model in evaluation mode, its weights frozen, and its tokenizer.
+    RAISES: FileNotFoundError if the bundled base was not downloaded, or a path does not exist.
+    """
+    where = resolve_device(device)
+    kind = resolve_dtype(dtype, where)
+    folder = _folder(name)
+    config = None
+    if quantization == "nf4":
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=kind,
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=kind, quantization_config=config, device_map={"": where}
+    )
+    model.requires_grad_(False)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def resolve_device(device: str) -> str:
+    """Give the device that "auto" means here, or the device itself."""
+    if device != "auto":
+        return device
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def resolve_dtype(dtype: DType, device: str) -> torch.dtype:
+    """Give the dtype that "auto" means on a device, or the dtype itself."""
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    # Without the instructions bfloat16 is emulated, an order of magnitude slower than float32.
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _folder(name: str | None) -> str:
+    """Give the folder or hub name to load from. A GGUF file is converted once."""
+    if name is None:
+        return str(_converted(bundled_base()))
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise FileNotFoundError(Errors.E042.format(path=path))
+        return str(_converted(path))
+    if path.is_dir():
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")):
+        raise FileNotFoundError(Errors.E042.format(path=path))
+    return name
+
+
+def _converted(gguf: Path) -> Path:
+    """Convert a GGUF file to a safetensors folder in the data folder, once.
+
+    Reading GGUF takes half a minute for the smallest model, and cannot be combined with NF4 in one load.
+    """
+    stat = gguf.stat()
+    key = hashlib.sha256(f"{gguf.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    folder = data_folder() / "converted" / f"{gguf.stem}-{key}"
+    if folder.is_dir():
+        return folder
+    logger.info("Converting %s to %s: this is done once.", gguf, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        model.save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
+        if not folder.is_dir():  # another process may have been faster
+            temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

@@ -1,0 +1,65 @@
+"""Text to token ids: the pieces of a marked copy, and prompts, for one tokenizer."""
+
+import hashlib
+import json
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ..errors import Errors
+from ..prompts import PromptText
+
+_CONTENT = "\ue000"  # a private-use character that no chat template holds
+
+
+class PromptIds(NamedTuple):
+    """The token ids of a prompt: what all labels of the sentence share, then the label's own."""
+
+    shared: tuple[int, ...]
+    own: tuple[int, ...]
+
+
+class TextEncoder:
+    """Encodes pieces of text with a Hugging Face tokenizer, so that the text of a document stays text.
+
+    tokenizer: A byte-level BPE tokenizer (of Llama 3, SmolLM2, GPT-2, Qwen and their like).
+    RAISES: ValueError for any other, which would change a piece by where it stands.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        if [tokenizer.convert_ids_to_tokens(list(self._encode(x))) for x in ("x", " x")] != [["x"], ["Ġx"]]:
+            raise ValueError(Errors.E040.format(tokenizer=type(tokenizer).__name__))
+        self.piece = lru_cache(maxsize=100_000)(self._encode)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        """Encode text that is never read as a control token, whatever it holds."""
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+    def prompt(self, text: PromptText) -> PromptIds:
+        """Encode a prompt: a chat by the tokenizer's own template, plain text after its first special token."""
+        before, after = self._frame(text.system)
+        return PromptIds((*before, *self._encode(text.shared)), (*self._encode(text.own), *after))
+
+    @lru_cache(maxsize=16)  # noqa: B019 (an encoder lives as long as its model)
+    def _frame(self, system: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Give the ids before and after the user's text."""
+        tokenizer = self.tokenizer
+        if system is None:
+            return (() if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)), ()
+        if not tokenizer.chat_template:
+            raise ValueError(Errors.E041)
+        chat = [{"role": "system", "content": system}, {"role": "user", "content": _CONTENT}]
+        rendered = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        before, after = rendered.split(_CONTENT)
+        ids = (tuple(tokenizer.encode(part, add_special_tokens=False)) for part in (before, after))
+        return next(ids), next(ids)
+
+    @property
+    def end_of_turn(self) -> int:
+        """The id that ends a response, for training adapters that generate text."""
+        return int(self.tokenizer.eos_token_id)
+
+    def fingerprint(self) -> str:
+        """Give a hash of the vocabulary, to tell whether an adapter was trained with this tokenizer."""
+        vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1]))
+        return hashlib.sha256(vocabulary.encode()).hexdigest()[:16]

@@ -1,0 +1,122 @@
+"""Instruction templates: what a model reads before it marks a sentence."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from .marking import SINGLE, MarkingScheme, join, mark
+from .requests import Request, Sentence, TokenSpan, doc_sentences
+
+
+class PromptText(NamedTuple):
+    """A prompt in two parts, so that a model can read the first once for all labels of a sentence.
+
+    shared: What is the same for every label of the sentence.
+    own: What differs by label.
+    system: The system message of a chat. None: the prompt is plain text, not a chat.
+    """
+
+    shared: str
+    own: str
+    system: str | None = None
+
+
+Prompt = Callable[[Request], PromptText]
+
+
+@dataclass(frozen=True)
+class CompactPrompt:
+    """The sentence, then what to mark: a few tokens of instruction, for models that were fine-tuned on it.
+
+    Registered as `nerllama.CompactPrompt.v1`.
+    """
+
+    def __call__(self, request: Request) -> PromptText:
+        descriptions = ", ".join(description for _, description in request.labels)
+        return PromptText(request.sentence.text, f"\nMark {descriptions}:\n")
+
+
+@dataclass(frozen=True)
+class Example:
+    """An in-context example: a sentence and its gold spans, in order."""
+
+    sentence: Sentence
+    spans: tuple[TokenSpan, ...]
+
+
+PAPER_SYSTEM = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+    "response that appropriately completes the request"
+)
+PAPER_INSTRUCTION = (
+    'You are an high intelligent biomedical named entity recognition tool, extract "{description}" entities from '
+    "the given text, only mark the entity on the original input by highlighting them with {open} and {close}, do "
+    "not make any other changes. if there is no entity recognized, output the same sentence.\n"
+    "Below are some examples:\n"
+)
+PAPER_INPUT = "Be cautious here is the Input:\n"
+
+
+@dataclass(frozen=True)
+class PaperPrompt:
+    """The prompt of Liu et al., J Biomed Inform 170 (2025) 104896, to the letter, with in-context examples.
+
+    The examples of a request are drawn at random, but always the same for the same seed, sentence and label; the
+    sentence itself is never among them.
+
+    examples: Sentences with gold spans to draw from.
+    n_examples: How many to show (the paper shows 5 in training and 3 afterwards).
+    scheme: The markers that the instruction names and the examples use.
+    seed: Seed of the draws.
+    """
+
+    examples: tuple[Example, ...] = field(default=(), repr=False)
+    n_examples: int = 3
+    scheme: MarkingScheme = SINGLE
+    seed: int = 0
+
+    def __call__(self, request: Request) -> PromptText:
+        ((label, description),) = request.labels
+        markers = self.scheme[label]
+        parts = [PAPER_INSTRUCTION.format(description=description, open=markers.open, close=markers.close)]
+        for example in self._draw(request.sentence, label):
+            spans = [span for span in example.spans if span.label == label]
+            marked = join(mark(example.sentence, spans, self.scheme))
+            parts.append(f"Input:\n{example.sentence.text}\nOutput:\n{marked}\n")
+        parts.append(f"{PAPER_INPUT}{request.sentence.text}")
+        return PromptText("", "".join(parts), PAPER_SYSTEM)
+
+    def _draw(self, sentence: Sentence, label: str) -> Sequence[Example]:
+        draw = random.Random(f"{self.seed}\0{sentence.text}\0{label}")
+        drawn = draw.sample(self.examples, min(self.n_examples + 1, len(self.examples)))
+        return [example for example in drawn if example.sentence.text != sentence.text][: self.n_examples]
+
+
+def make_paper_prompt(examples: str | None = None, n_examples: int = 3, seed: int = 0) -> PaperPrompt:
+    """Make the paper's prompt. Registered as `nerllama.PaperPrompt.v1`.
+
+    examples: Path of a `.spacy` file whose sentences and entities are the in-context examples. None: no examples.
+    n_examples: How many to show in a prompt.
+    seed: Seed of the draws.
+    RAISES: FileNotFoundError if there is no such file.
+    """
+    return PaperPrompt(tuple(_read_examples(Path(examples))) if examples else (), n_examples, SINGLE, seed)
+
+
+def _read_examples(path: Path) -> list[Example]:
+    from spacy.tokens import DocBin
+    from spacy.vocab import Vocab
+
+    examples = []
+    for doc in DocBin().from_disk(path).get_docs(Vocab()):
+        for start, sentence in doc_sentences(doc):
+            end = start + len(sentence.words)
+            spans = [
+                TokenSpan(ent.start - start, ent.end - start, ent.label_)
+                for ent in doc.ents
+                if start <= ent.start and ent.end <= end
+            ]
+            examples.append(Example(sentence, tuple(spans)))
+    return examples

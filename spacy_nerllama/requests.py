@@ -1,0 +1,83 @@
+"""What a model is asked: one sentence, and the labels to mark in it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from spacy.tokens import Doc
+
+from .sentences import sentence_spans
+
+
+class TokenSpan(NamedTuple):
+    """A labelled span of a sentence's tokens, [start, end)."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """The spaCy tokens of a sentence.
+
+    words: The tokens' texts, none empty.
+    spaces: Whether a space follows each token; as long as `words`.
+    """
+
+    words: tuple[str, ...]
+    spaces: tuple[bool, ...]
+
+    @cached_property
+    def text(self) -> str:
+        """The sentence as written, without a space after the last token."""
+        return "".join(self.piece(i) for i in range(len(self.words)))
+
+    def has_space_before(self, i: int) -> bool:
+        """Whether a space separates token `i` from the one before."""
+        return i > 0 and self.spaces[i - 1]
+
+    def piece(self, i: int) -> str:
+        """Token `i` with the space before it: the pieces of a sentence join to its text."""
+        return " " + self.words[i] if self.has_space_before(i) else self.words[i]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sentence and what to mark in it.
+
+    sentence: The sentence.
+    labels: The labels to mark together, usually one, each with what the prompt calls it.
+    """
+
+    sentence: Sentence
+    labels: tuple[tuple[str, str], ...]
+
+
+def doc_sentences(doc: Doc) -> Iterator[tuple[int, Sentence]]:
+    """Give the sentences of a doc, each with the doc's token at which it begins.
+
+    White-space tokens at the edges of a sentence are left out, and so are sentences of nothing else.
+    """
+    for start, end in sentence_spans(doc):
+        while start < end and doc[start].is_space:
+            start += 1
+        while start < end and doc[end - 1].is_space:
+            end -= 1
+        if start < end:
+            tokens = doc[start:end]
+            yield start, Sentence(tuple(t.text for t in tokens), tuple(bool(t.whitespace_) for t in tokens))
+
+
+def doc_requests(doc: Doc, labels: Mapping[str, str]) -> Iterator[tuple[int, Request]]:
+    """Make one request for each sentence of a doc and each label.
+
+    doc: The doc, which is not changed.
+    labels: What the prompt calls each label.
+    RETURNS: The requests, each with the doc's token at which its sentence begins; those of one sentence follow
+        each other.
+    """
+    for start, sentence in doc_sentences(doc):
+        for label in labels.items():
+            yield start, Request(sentence, (label,))

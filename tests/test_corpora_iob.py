@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spacy_nerllama.corpora import Document, Mention, read_iob
+
+
+def write(folder: Path, content: str) -> Path:
+    path = folder / "test.tsv"
+    path.write_bytes(content.encode())
+    return path
+
+
+def test_one_document_a_sentence(tmp_path: Path) -> None:
+    content = (
+        "-DOCSTART-\tO\n\nAtaxia\tB-Disease\n-\tI-Disease\ntelangiectasia\tI-Disease\n.\tO\n\n\n"
+        "No\tO\nmigraine\tB-Disease\nataxia\tB-Disease"
+    )
+    first, second = read_iob(write(tmp_path, content))
+    assert first == Document(
+        "test-1",
+        "Ataxia - telangiectasia .",
+        (Mention(0, 23, "Disease", "Ataxia - telangiectasia"),),
+        words=("Ataxia", "-", "telangiectasia", "."),
+        is_sentence=True,
+    )
+    assert second.mentions == (Mention(3, 11, "Disease", "migraine"), Mention(12, 18, "Disease", "ataxia"))
+
+
+def test_crlf_byte_order_mark_and_middle_columns_change_nothing(tmp_path: Path) -> None:
+    content = "\ufeffAtaxia\tNN\tB-Disease\r\n.\t.\tO\r\n\r\nNone\tNN\tO\r\n"
+    first, second = read_iob(write(tmp_path, content))
+    assert (first.words, first.mentions) == (("Ataxia", "."), (Mention(0, 6, "Disease", "Ataxia"),))
+    assert second.words == ("None",)
+
+
+def test_bare_tags_need_a_label(tmp_path: Path) -> None:
+    path = write(tmp_path, "Rare\tO\nataxia\tB\ntype\tI\n")
+    (document,) = read_iob(path, "DISEASE")
+    assert document.mentions == (Mention(5, 16, "DISEASE", "ataxia type"),)
+    with pytest.raises(ValueError, match=r"NL109.*test\.tsv, line 2.*--label"):
+        list(read_iob(path))
+
+
+def test_an_inside_tag_that_continues_nothing_begins_a_mention(tmp_path: Path) -> None:
+    (document,) = read_iob(write(tmp_path, "a\tI-X\nb\tI-X\nc\tI-Y\nd\tO\ne\tI-X\n"))
+    assert [(mention.text, mention.label) for mention in document.mentions] == [
+        ("a b", "X"),
+        ("c", "Y"),
+        ("e", "X"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ["ataxia", "ataxia B-Disease", "\tB-Disease", "ataxia\tS-Disease", "ataxia\tB-"]
+)
+def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path, f"Rare\tO\n{line}\n")
+    with pytest.raises(ValueError, match=r"NL108.*test\.tsv, line 2\b"):
+        list(read_iob(path))
+
+
+WORD = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=4)
+TAGGED = st.lists(st.tuples(WORD, st.sampled_from(["O", "B-X", "B-Y", "I"])), min_size=1)
+
+
+@given(st.lists(TAGGED, max_size=3))
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, sentences: list[list[tuple[str, str]]]) -> None:
+    tagged = []
+    for sentence in sentences:
+        rows: list[tuple[str, str]] = []
+        for word, tag in sentence:  # "I" continues the mention before it, and is outside where there is none
+            before = rows[-1][1] if rows else "O"
+            rows.append((word, tag if tag != "I" else "O" if before == "O" else f"I-{before[2:]}"))
+        tagged.append(rows)
+    content = "".join("".join(f"{word}\t{tag}\n" for word, tag in rows) + "\n" for rows in tagged)
+    path = write(tmp_path_factory.getbasetemp(), content)
+    assert [tags(document) for document in read_iob(path)] == tagged
+
+
+def tags(document: Document) -> list[tuple[str, str]]:
+    """Write a document's mentions back as tags."""
+    rows, start = [], 0
+    for word in document.words or ():
+        tag = "O"
+        for mention in document.mentions:
+            if mention.start <= start < mention.end:
+                tag = f"{'B' if mention.start == start else 'I'}-{mention.label}"
+        rows.append((word, tag))
+        start += len(word) + 1
+    return rows
