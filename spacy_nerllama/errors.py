@@ -36,12 +36,25 @@ class Errors:
     E032 = "[NL032] The marking scheme has no markers for the label {label}, only for {labels}."
     E033 = "[NL033] Cannot mark {span}: spans must not be empty, overlap or leave the sentence of {n} tokens."
     E034 = (
-        "[NL034] This tokenizer cannot tell the marker {marker!r} from that of another label. Choose markers "
-        "that differ from the start."
+        "[NL034] The opening markers {one!r} and {other!r} of two labels cannot be told apart by their token ids. "
+        "Ask for these labels in separate requests, or choose markers that differ from the start."
     )
     E035 = (
-        "[NL035] The span {span} cannot be marked in {text!r}: it overlaps another, begins or ends on white "
-        "space, or stands at a text that looks like a marker."
+        "[NL035] The span {span} cannot be marked in {text!r}: it is empty or outside of the sentence, overlaps "
+        "another, has a label that was not asked for, begins or ends on white space, or stands at a text that "
+        "looks like a marker."
+    )
+    E036 = (
+        "[NL036] The paper's prompt asks for one label at a time, and this request has {n} ({labels}). Make a "
+        "request for each label."
+    )
+    E037 = (
+        "[NL037] There is no file of in-context examples {path}. Make it with: "
+        "python -m spacy nerllama convert INPUT {path}"
+    )
+    E038 = (
+        "[NL038] Cannot read in-context examples from {path} ({error}). It must be a .spacy file, which this makes: "
+        "python -m spacy nerllama convert INPUT OUTPUT.spacy"
     )
 
     # Models: NL040-NL069
@@ -54,6 +67,36 @@ class Errors:
         "or the prompt nerllama.CompactPrompt.v1."
     )
     E042 = "[NL042] There is no base model at {path}. Check the path, or use a hub name such as owner/model."
+    E043 = "[NL043] The adapter folder {path} has no {file}. Check the setting `adapter`."
+    E044 = (
+        "[NL044] The adapter was trained on another base ({name}): its {fact} is {adapter}, that of this base "
+        "{base}. Set `name` to the adapter's base, or choose an adapter of this base."
+    )
+    E045 = (
+        "[NL045] The adapter does not fit this base (it was trained on {name}): {reason}. Set `name` to the "
+        "adapter's base, or choose an adapter of this base."
+    )
+    E046 = (
+        "[NL046] A model on a GPU cannot be used in a forked process. Use n_process=1: requests of many docs are "
+        "batched on the GPU anyway."
+    )
+
+    # Voting and component: NL050-NL059
+    E050 = (
+        "[NL050] Voting settings out of range: {voting}. Expected samples >= 1 or null, 0 <= min_mass < 1, "
+        "temperature > 0 and 0 <= threshold <= 1."
+    )
+    E051 = (
+        "[NL051] The component {name} has no labels: its model has no adapter that brings them. Set `labels`, "
+        'for example labels = {{"DISEASE": "disease"}}.'
+    )
+    E052 = (
+        "[NL052] The label {label!r} has no description. Give what the prompt shall call it, for example "
+        'labels = {{"{label}": "disease"}} or add_label("{label}", "disease").'
+    )
+    E053 = (
+        "[NL053] The setting max_batch_tokens is {value}: it must be at least 64, so that a sentence fits."
+    )
 
     # Fine-tuning: NL060-NL079
     E060 = "[NL060] There is no recipe {path}. The recipes that come with the project are in configs/."
@@ -116,3 +159,12 @@ class Errors:
         "not {misaligned!r}."
     )
     E114 = "[NL114] The output {path} must end in .spacy: `spacy train` and `spacy evaluate` read no other."
+
+
+class Warnings:
+    """Message templates of warnings."""
+
+    W001 = (
+        "[NLW01] A token of {n} characters is longer than the model can read at once (see max_batch_tokens): it is "
+        "left out of its sentence's votes."
+    )

@@ -1,14 +1,15 @@
 """What may come next in a marked copy of a sentence, in token ids.
 
-The copy is tokenised piece by piece at spaCy's token boundaries, markers as pieces of their own, so that no token
-of the language model straddles a place where a marker may go. At each boundary the legal continuations are: copy
-the next piece, open a mention (outside of one) or close it (inside, once it has a word). They form a trie of token
-ids; a decision is made at each of its branching nodes, token by token.
+The copy is tokenised piece by piece at spaCy's token boundaries, markers as pieces of their own, so that no
+token of the language model straddles a place where a marker may go. At each boundary the legal continuations
+are: copy the next piece, open a mention (outside of one) or close it (inside, once it has a word). They form
+a trie of token ids; a decision is made at each of its branching nodes, token by token.
 
 Decoding walks this grammar and fine-tuning follows the gold marking through it: the same code builds both.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 from .errors import Errors
@@ -23,7 +24,8 @@ class State(NamedTuple):
 
     token: The next token of the sentence to copy.
     label: The label of the open mention, None outside.
-    start: The token at which the open mention begins.
+    start: The token at which the open mention begins, 0 outside: readings outside of a mention stand alike,
+        whatever came before.
     entered: The ids of the next continuation that are already written.
     """
 
@@ -57,7 +59,7 @@ class Decision(NamedTuple):
 class Path(NamedTuple):
     """Ids written from some state on, the decisions met on the way, and the spans closed by the end.
 
-    opened and closed spans of the state that it starts from are not included.
+    A mention that is open where the path starts is among the spans, mentions that were closed before are not.
     """
 
     ids: tuple[int, ...]
@@ -70,8 +72,10 @@ class Grammar:
 
     request: The request.
     scheme: The markers.
-    encode: Gives the token ids of a piece of text. Called once for each piece that is needed; let it cache.
-    RAISES: ValueError if the ids of two labels' opening markers cannot be told apart.
+    encode: Gives the token ids of a piece of text, at least one. Called for each piece that is needed; let it
+        cache.
+    RAISES: ValueError if the ids of two labels' opening markers cannot be told apart; KeyError for a label
+        without markers.
     """
 
     def __init__(self, request: Request, scheme: MarkingScheme, encode: Encode) -> None:
@@ -80,9 +84,17 @@ class Grammar:
         self._scheme = scheme
         self._encode = encode
         self._continuations: dict[tuple[int, str | None, bool], tuple[Continuation, ...]] = {}
+        self._tell_apart()
+
+    def _tell_apart(self) -> None:
+        for space in ("", " "):
+            markers = [space + self._scheme[label].open for label in self._labels]
+            for one, other in combinations(markers, 2):
+                if _ambiguous(self._encode(one), self._encode(other)):
+                    raise ValueError(Errors.E034.format(one=one, other=other))
 
     def continuations(self, state: State) -> tuple[Continuation, ...]:
-        """Give the legal continuations at the boundary where `state` stands, copying first; none at the end."""
+        """Give the legal continuations where `state` stands, copying first; none at the end."""
         n, label, start, _ = state
         if n == len(self.sentence.words):
             return ()
@@ -94,15 +106,18 @@ class Grammar:
             return known
         # The start of the open mention is not in the key: it changes states and spans, not ids.
         return tuple(
-            Continuation(c.ids, c.state._replace(start=start) if c.state.label else c.state,
-                         c.span and c.span._replace(start=start))
+            Continuation(
+                c.ids,
+                c.state._replace(start=start) if c.state.label is not None else c.state,
+                c.span and c.span._replace(start=start),
+            )
             for c in known
         )
 
     def _legal(self, n: int, label: str | None, just_opened: bool) -> list[Continuation]:
         words = self.sentence.words
         piece = words[n] if just_opened else self.sentence.piece(n)
-        copy = Continuation(self._encode(piece), State(n + 1, label, n))
+        copy = Continuation(self._encode(piece), State(n + 1, label))
         if just_opened:  # a mention has a word
             return [copy]
         markers: list[tuple[str, Continuation]] = []
@@ -115,22 +130,17 @@ class Grammar:
             marker = self._scheme[label].close
             closed = Continuation(self._encode(marker), State(n), TokenSpan(0, n, label))
             markers.append((marker, closed))
-        legal = [copy]
-        for marker, continuation in markers:
-            # A text that begins with a marker is text: there only copying is legal.
-            if piece.startswith(marker) or _ambiguous(continuation.ids, copy.ids):
-                continue
-            if any(_ambiguous(continuation.ids, other.ids) for other in legal[1:]):
-                raise ValueError(Errors.E034.format(marker=marker))
-            legal.append(continuation)
-        return legal
+        # A text that looks like a marker is text: there only copying is legal.
+        if any(piece.startswith(marker) or _ambiguous(c.ids, copy.ids) for marker, c in markers):
+            return [copy]
+        return [copy, *(c for _, c in markers)]
 
     def choices(self, state: State) -> tuple[int, ...]:
         """Give the legal next ids, that of copying first where copying is still possible."""
         depth = len(state.entered)
-        return tuple(dict.fromkeys(
-            c.ids[depth] for c in self.continuations(state) if c.ids[:depth] == state.entered
-        ))
+        return tuple(
+            dict.fromkeys(c.ids[depth] for c in self.continuations(state) if c.ids[:depth] == state.entered)
+        )
 
     def advance(self, state: State, token_id: int) -> tuple[State, TokenSpan | None]:
         """Write one legal id. Gives the state after it and the span that it closed, if any."""

@@ -1,7 +1,7 @@
 """Marking schemes, and marked text: a sentence with markers around its mentions and nothing else changed.
 
-A marked sentence is a sequence of segments. All comparisons and round trips are made on segments, never on the
-joined string, since a text may itself hold what looks like a marker.
+A marked sentence is a sequence of segments. All comparisons and round trips are made on segments, never on
+the joined string, since a text may itself hold what looks like a marker.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,11 +23,11 @@ class Markers(NamedTuple):
 class MarkingScheme:
     """Maps each label to its pair of markers.
 
-    default: The markers of every label without its own, None if there are none: the label is then named by the
-        instruction alone, so a request can ask for one label only.
+    default: The markers of every label without its own: such a label is named by the instruction alone, so a
+        request can ask for one of them only. None: there are no other labels.
     typed: The markers of labels that have their own.
-    RAISES: ValueError if a marker is empty or begins or ends with white space, or an opening marker begins with
-        that of another label, so that a reading could be ambiguous.
+    RAISES: ValueError if a marker is empty or begins or ends with white space, or an opening marker begins
+        with that of another label, so that a reading could be ambiguous.
     """
 
     default: Markers | None = Markers("@@", "##")
@@ -63,7 +63,7 @@ def typed_scheme(descriptions: Mapping[str, str]) -> MarkingScheme:
 
 
 class Segment(NamedTuple):
-    """A part of a marked sentence. An opening marker's text has the space before the mention, if there is one."""
+    """A part of a marked sentence. An opening marker's text has the space before the mention, if any."""
 
     kind: Literal["text", "open", "close"]
     text: str
@@ -77,20 +77,21 @@ def mark(sentence: Sentence, spans: Iterable[TokenSpan], scheme: MarkingScheme =
     spans: Spans of its tokens, not empty and not overlapping, in any order.
     scheme: Which markers to use.
     RETURNS: The segments, a text segment for each token.
-    RAISES: ValueError for spans that are empty, overlap or leave the sentence.
+    RAISES: ValueError for spans that are empty, overlap or leave the sentence; KeyError for a label without
+        markers.
     """
     starts, ends = _edges(sentence, spans)
     segments: list[Segment] = []
     for i, word in enumerate(sentence.words):
-        if label := ends.get(i):
+        if (label := ends.get(i)) is not None:
             segments.append(Segment("close", scheme[label].close, label))
-        if label := starts.get(i):
+        if (label := starts.get(i)) is not None:
             space = " " if sentence.has_space_before(i) else ""
             segments.append(Segment("open", space + scheme[label].open, label))
             segments.append(Segment("text", word))
         else:
             segments.append(Segment("text", sentence.piece(i)))
-    if label := ends.get(len(sentence.words)):
+    if (label := ends.get(len(sentence.words))) is not None:
         segments.append(Segment("close", scheme[label].close, label))
     return segments
 

@@ -1,11 +1,13 @@
 """Instruction templates: what a model reads before it marks a sentence."""
 
 import random
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from .errors import Errors
 from .marking import SINGLE, MarkingScheme, join, mark
 from .requests import Request, Sentence, TokenSpan, doc_sentences
 
@@ -47,14 +49,15 @@ class Example:
 
 
 PAPER_SYSTEM = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
-    "response that appropriately completes the request"
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request"
 )
+# The backslashes are the paper's: its code writes this part in raw strings.
 PAPER_INSTRUCTION = (
-    'You are an high intelligent biomedical named entity recognition tool, extract "{description}" entities from '
-    "the given text, only mark the entity on the original input by highlighting them with {open} and {close}, do "
-    "not make any other changes. if there is no entity recognized, output the same sentence.\n"
-    "Below are some examples:\n"
+    r"You are an high intelligent biomedical named entity recognition tool, "
+    r"extract \"{description}\" entities from the given text, only mark the entity on the original input by "
+    r"highlighting them with {open} and {close}, do not make any other changes. "
+    r"if there is no entity recognized, output the same sentence.\nBelow are some examples:\n"
 )
 PAPER_INPUT = "Be cautious here is the Input:\n"
 
@@ -63,13 +66,14 @@ PAPER_INPUT = "Be cautious here is the Input:\n"
 class PaperPrompt:
     """The prompt of Liu et al., J Biomed Inform 170 (2025) 104896, to the letter, with in-context examples.
 
-    The examples of a request are drawn at random, but always the same for the same seed, sentence and label; the
-    sentence itself is never among them.
+    The examples of a request are drawn at random, but always the same for the same seed, sentence and label;
+    the sentence itself is never among them, however it is tokenised.
 
     examples: Sentences with gold spans to draw from.
     n_examples: How many to show (the paper shows 5 in training and 3 afterwards).
     scheme: The markers that the instruction names and the examples use.
     seed: Seed of the draws.
+    RAISES: When called, ValueError for a request with several labels, KeyError for a label without markers.
     """
 
     examples: tuple[Example, ...] = field(default=(), repr=False)
@@ -78,6 +82,9 @@ class PaperPrompt:
     seed: int = 0
 
     def __call__(self, request: Request) -> PromptText:
+        if len(request.labels) != 1:
+            labels = ", ".join(label for label, _ in request.labels)
+            raise ValueError(Errors.E036.format(n=len(request.labels), labels=labels))
         ((label, description),) = request.labels
         markers = self.scheme[label]
         parts = [PAPER_INSTRUCTION.format(description=description, open=markers.open, close=markers.close)]
@@ -90,17 +97,17 @@ class PaperPrompt:
 
     def _draw(self, sentence: Sentence, label: str) -> Sequence[Example]:
         draw = random.Random(f"{self.seed}\0{sentence.text}\0{label}")
-        drawn = draw.sample(self.examples, min(self.n_examples + 1, len(self.examples)))
-        return [example for example in drawn if example.sentence.text != sentence.text][: self.n_examples]
+        others = [example for example in self.examples if example.sentence.squashed != sentence.squashed]
+        return draw.sample(others, min(self.n_examples, len(others)))
 
 
 def make_paper_prompt(examples: str | None = None, n_examples: int = 3, seed: int = 0) -> PaperPrompt:
     """Make the paper's prompt. Registered as `nerllama.PaperPrompt.v1`.
 
-    examples: Path of a `.spacy` file whose sentences and entities are the in-context examples. None: no examples.
+    examples: Path of a `.spacy` file whose sentences and entities are the in-context examples. None: none.
     n_examples: How many to show in a prompt.
     seed: Seed of the draws.
-    RAISES: FileNotFoundError if there is no such file.
+    RAISES: FileNotFoundError if there is no such file; ValueError if it is no `.spacy` file.
     """
     return PaperPrompt(tuple(_read_examples(Path(examples))) if examples else (), n_examples, SINGLE, seed)
 
@@ -109,8 +116,14 @@ def _read_examples(path: Path) -> list[Example]:
     from spacy.tokens import DocBin
     from spacy.vocab import Vocab
 
+    if not path.is_file():
+        raise FileNotFoundError(Errors.E037.format(path=path))
+    try:
+        docs = DocBin().from_disk(path)
+    except zlib.error as error:
+        raise ValueError(Errors.E038.format(path=path, error=error)) from error
     examples = []
-    for doc in DocBin().from_disk(path).get_docs(Vocab()):
+    for doc in docs.get_docs(Vocab()):
         for start, sentence in doc_sentences(doc):
             end = start + len(sentence.words)
             spans = [

@@ -34,6 +34,11 @@ class Sentence:
         """The sentence as written, without a space after the last token."""
         return "".join(self.piece(i) for i in range(len(self.words)))
 
+    @cached_property
+    def squashed(self) -> str:
+        """The text without any white space, the same for natural and for tokenised text."""
+        return "".join(self.text.split())
+
     def has_space_before(self, i: int) -> bool:
         """Whether a space separates token `i` from the one before."""
         return i > 0 and self.spaces[i - 1]
@@ -61,9 +66,10 @@ def doc_sentences(doc: Doc) -> Iterator[tuple[int, Sentence]]:
     White-space tokens at the edges of a sentence are left out, and so are sentences of nothing else.
     """
     for start, end in sentence_spans(doc):
-        while start < end and doc[start].is_space:
+        # Not `token.is_space`, which a bare `Vocab`, as docs are read from a DocBin with, does not know.
+        while start < end and doc[start].text.isspace():
             start += 1
-        while start < end and doc[end - 1].is_space:
+        while start < end and doc[end - 1].text.isspace():
             end -= 1
         if start < end:
             tokens = doc[start:end]
@@ -75,8 +81,8 @@ def doc_requests(doc: Doc, labels: Mapping[str, str]) -> Iterator[tuple[int, Req
 
     doc: The doc, which is not changed.
     labels: What the prompt calls each label.
-    RETURNS: The requests, each with the doc's token at which its sentence begins; those of one sentence follow
-        each other.
+    RETURNS: The requests, each with the doc's token at which its sentence begins; those of one sentence
+        follow each other.
     """
     for start, sentence in doc_sentences(doc):
         for label in labels.items():

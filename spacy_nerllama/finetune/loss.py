@@ -1,9 +1,9 @@
 """Training losses, and the batches that they need.
 
-The decision-only loss is the cross-entropy over the legal continuations at the places where a marker is legal:
-exactly what marked decoding compares. It needs the hidden states at those places and the few rows of the output
-matrix that are legal there, so logits over the vocabulary are never made. An adapter trained with it alone does
-not learn to copy or to stop: it cannot generate text.
+The decision-only loss is the cross-entropy over the legal continuations at the places where a marker is
+legal: exactly what marked decoding compares. It needs the hidden states at those places and the few rows of
+the output matrix that are legal there, so logits over the vocabulary are never made. An adapter trained with
+it alone does not learn to copy or to stop: it cannot generate text.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from .sequences import TrainingSequence
@@ -25,8 +25,8 @@ def use_decision_loss(model: PreTrainedModel) -> None:
     """Make a causal language model compute the decision-only loss in its own forward pass.
 
     It is called with what `decision_batch` gives. The output head is replaced, so that the forward pass gives
-    hidden states for logits: do this to a model that is only trained. (Inside of the forward pass the loss is seen
-    by whatever wraps the model to spread it over several GPUs.)
+    hidden states for logits: do this to a model that is only trained, on the device where it stays. (Inside
+    of the forward pass the loss is seen by whatever wraps the model to spread it over several GPUs.)
 
     model: The base model, before or after an adapter was added.
     """
@@ -41,7 +41,7 @@ def use_decision_loss(model: PreTrainedModel) -> None:
         num_items_in_batch: Tensor | int | None = None,
         **_: Any,
     ) -> Tensor:
-        """Give the mean loss of the decisions.
+        """Give the mean loss of the decisions, 0 if there are none.
 
         logits: Hidden states. *Shape:* (batch, length, width)
         labels: The index of the right choice, always 0. *Shape:* (decisions,)
@@ -53,8 +53,9 @@ def use_decision_loss(model: PreTrainedModel) -> None:
         legal = rows[marker_choices.clamp(min=0)].to(hidden.dtype)
         scores = torch.einsum("dw,dcw->dc", hidden, legal).float()
         scores = scores.masked_fill(marker_choices < 0, -torch.inf)
-        total = F.cross_entropy(scores, labels, reduction="sum")
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        total = cross_entropy(scores, labels, reduction="sum")
+        n = len(labels) if num_items_in_batch is None else num_items_in_batch
+        return total / torch.as_tensor(n, device=total.device).clamp(min=1)
 
     model.set_output_embeddings(nn.Identity())
     model.loss_function = loss
@@ -63,17 +64,20 @@ def use_decision_loss(model: PreTrainedModel) -> None:
 def decision_batch(sequences: Sequence[TrainingSequence], pad: int) -> dict[str, Tensor]:
     """Make a padded batch for the decision-only loss.
 
-    RETURNS: `input_ids` and `attention_mask`, *shape:* (batch, length), and what `use_decision_loss` documents.
+    RETURNS: `input_ids` and `attention_mask`, *shape:* (batch, length), and `labels`, `marker_positions` and
+        `marker_choices`, which `use_decision_loss` documents.
     """
     batch = _padded(sequences, pad)
     length = batch["input_ids"].shape[1]
     positions = [i * length + p for i, sequence in enumerate(sequences) for p in sequence.positions]
-    choices = [torch.tensor(c) for sequence in sequences for c in sequence.choices]
+    choices = [c for sequence in sequences for c in sequence.choices]
+    width = max(map(len, choices), default=1)
+    padded = [(*c, *[-1] * (width - len(c))) for c in choices]
     return {
         **batch,
         "labels": torch.zeros(len(positions), dtype=torch.long),
-        "marker_positions": torch.tensor(positions),
-        "marker_choices": nn.utils.rnn.pad_sequence(choices, batch_first=True, padding_value=-1),
+        "marker_positions": torch.tensor(positions, dtype=torch.long),
+        "marker_choices": torch.tensor(padded, dtype=torch.long).view(len(padded), width),
     }
 
 

@@ -9,7 +9,6 @@ from spacy.util import registry
 
 from ..errors import Errors
 from ..marking import SINGLE, MarkingScheme
-from ..prompts import Prompt
 from .loss import Loss
 
 
@@ -31,9 +30,9 @@ class BaseSection(Section):
 class AdapterSection(Section):
     """The LoRA adapter (Hu et al., arXiv:2106.09685). `init` is the folder of an adapter to go on from."""
 
-    r: int = Field(16, gt=0)
-    alpha: int = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    r: int = Field(default=16, gt=0)
+    alpha: int = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     init: str | None = None
 
@@ -47,32 +46,32 @@ class CorpusSection(Section):
     train: str
     devel: str | None = None
     labels: dict[str, str]
-    limit: int | None = Field(None, gt=0)
+    limit: int | None = Field(default=None, gt=0)
 
 
 class TrainingSection(Section):
     """How to train. Lengths and batches are in tokens of the language model, padding included.
 
-    loss: "decision" compares only what marked decoding compares; "response" also teaches to copy and to stop, so
-        that the adapter can generate text; "full" is the paper's, on the prompt too.
+    loss: "decision" compares only what marked decoding compares; "response" also teaches to copy and to stop,
+        so that the adapter can generate text; "full" is the paper's, on the prompt too.
     limit_devel: Measure the devel loss on at most so many sequences, drawn at random.
     """
 
     loss: Loss = "decision"
-    epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = Field(None, gt=0)
-    learning_rate: float = Field(1e-3, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    warmup: float = Field(0.05, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    batch_tokens: int = Field(1536, gt=0)
-    accumulate: int = Field(1, gt=0)
-    max_tokens: int = Field(512, gt=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    batch_tokens: int = Field(default=1536, gt=0)
+    accumulate: int = Field(default=1, gt=0)
+    max_tokens: int = Field(default=512, gt=0)
     gradient_checkpointing: bool = False
     optimizer: str = "adamw_torch"
-    save_steps: int = Field(100, gt=0)
-    limit_devel: int = Field(500, gt=0)
+    save_steps: int = Field(default=100, gt=0)
+    limit_devel: int = Field(default=500, gt=0)
     seed: int = 0
 
 
@@ -106,13 +105,13 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> tuple[Re
     """
     if not path.is_file():
         raise FileNotFoundError(Errors.E060.format(path=path))
-    config = Config().from_disk(path, overrides=overrides or {})
-    sections = {key: value for key, value in config.items() if key != "paths"}
-    prompt: Prompt = registry.resolve({"prompt": sections.get("prompt") or {"@misc": "nerllama.CompactPrompt.v1"}})[
-        "prompt"
-    ]
     try:
-        return Recipe(**{**sections, "prompt": prompt}), config
+        config = Config().from_disk(path, overrides=overrides or {})
+        sections = {key: value for key, value in config.items() if key != "paths"}
+        prompt = sections.get("prompt") or {"@misc": "nerllama.CompactPrompt.v1"}
+        return Recipe(**{**sections, **registry.resolve({"prompt": prompt})}), config
     except ValidationError as error:
         problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ValueError(Errors.E061.format(path=path, problems=problems)) from error
+    except ValueError as error:  # confection's, spaCy's, the prompt's
+        raise ValueError(Errors.E061.format(path=path, problems=str(error).strip())) from error

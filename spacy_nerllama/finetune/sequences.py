@@ -9,7 +9,7 @@ from ..grammar import Grammar
 from ..marking import MarkingScheme
 from ..models.tokens import TextEncoder
 from ..prompts import Prompt
-from ..requests import Request, Sentence, TokenSpan, doc_requests
+from ..requests import Request, TokenSpan, doc_requests
 
 
 class TrainingSequence(NamedTuple):
@@ -50,22 +50,17 @@ def training_sequence(
 def doc_examples(
     docs: Iterable[Doc], labels: Mapping[str, str], held_out: Container[str] = ()
 ) -> Iterator[tuple[Request, list[TokenSpan]]]:
-    """Give what a corpus teaches: one request for each sentence and each label it annotates, with the gold spans.
+    """Give what a corpus teaches: one request for each sentence and label it annotates, with the gold spans.
 
     labels: What the prompt calls each label that the corpus annotates. Others are not asked for, so what a
         corpus does not annotate is never taught as absent.
-    held_out: Sentences to leave out, as `squashed` gives them.
+    held_out: Sentences to leave out, squashed.
     """
     for doc in docs:
         entities = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
         for start, request in doc_requests(doc, labels):
-            if squashed(request.sentence) not in held_out:
+            if request.sentence.squashed not in held_out:
                 yield request, gold_spans(request, start, entities)
-
-
-def squashed(sentence: Sentence) -> str:
-    """Give a sentence without its spaces, the same for natural and for tokenised text."""
-    return "".join(sentence.words)
 
 
 def gold_spans(request: Request, start: int, entities: Iterable[tuple[int, int, str]]) -> list[TokenSpan]:
@@ -74,8 +69,9 @@ def gold_spans(request: Request, start: int, entities: Iterable[tuple[int, int, 
     request: The request.
     start: The doc's token at which its sentence begins.
     entities: (start, end, label) in tokens of the doc.
-    RETURNS: Those with one of the request's labels that lie in its sentence, in tokens of the sentence, in order.
+    RETURNS: Those with one of the request's labels that lie in its sentence, in tokens of the sentence, in
+        order.
     """
     n, labels = len(request.sentence.words), dict(request.labels)
     spans = (TokenSpan(first - start, end - start, label) for first, end, label in entities)
-    return sorted(span for span in spans if 0 <= span.start and span.end <= n and span.label in labels)
+    return sorted(span for span in spans if span.start >= 0 and span.end <= n and span.label in labels)

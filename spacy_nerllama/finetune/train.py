@@ -21,7 +21,7 @@ from ..requests import doc_sentences
 from .loss import decision_batch, text_batch, use_decision_loss
 from .output import save_adapter
 from .recipe import Recipe, TrainingSection
-from .sequences import TrainingSequence, doc_examples, squashed, training_sequence
+from .sequences import TrainingSequence, doc_examples, training_sequence
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _sequences(recipe: Recipe, encoder: TextEncoder, split: Split) -> list[Train
     held_out: frozenset[str] = frozenset()
     if split == "train":
         devel = (doc for corpus in recipe.corpora.values() for doc in _docs(corpus.devel))
-        held_out = frozenset(squashed(sentence) for doc in devel for _, sentence in doc_sentences(doc))
+        held_out = frozenset(sentence.squashed for doc in devel for _, sentence in doc_sentences(doc))
     for name, corpus in recipe.corpora.items():
         docs = _docs(corpus.train if split == "train" else corpus.devel)
         examples = list(doc_examples(docs, corpus.labels, held_out))

@@ -3,13 +3,89 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Errors
-from .tokens import TextEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .tokens import TextEncoder
+
+WEIGHTS, CONFIG, META = "adapter_model.safetensors", "adapter_config.json", "meta.json"
 
 
-def base_facts(config: Any, encoder: TextEncoder) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter as it travels: on disk a folder that PEFT reads too, in a pipeline's bytes a dict.
+
+    config: PEFT's config of it.
+    weights: The content of its safetensors file.
+    meta: What was trained on what, by `finetune`; empty for an adapter from elsewhere. Among others `labels`
+        (what the prompt calls each), `thresholds` (by label) and `base`.
+    """
+
+    config: dict[str, Any]
+    weights: bytes = field(repr=False)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "Adapter":
+        """Read an adapter folder.
+
+        RAISES: FileNotFoundError if a file is missing.
+        """
+        for name in (CONFIG, WEIGHTS):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(Errors.E043.format(path=folder, file=name))
+        meta = folder / META
+        return cls(
+            json.loads((folder / CONFIG).read_text("utf8")),
+            (folder / WEIGHTS).read_bytes(),
+            json.loads(meta.read_text("utf8")) if meta.is_file() else {},
+        )
+
+    def to_folder(self, folder: Path) -> None:
+        """Write the adapter to a folder, which is made."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n", "utf8")
+        (folder / WEIGHTS).write_bytes(self.weights)
+        if self.meta:
+            text = json.dumps(self.meta, indent=2, ensure_ascii=False)
+            (folder / META).write_text(text + "\n", "utf8")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the adapter as a dict of what msgpack can write."""
+        return {"config": self.config, "weights": self.weights, "meta": self.meta}
+
+    def put_on(self, base: "PreTrainedModel", encoder: "TextEncoder") -> "PreTrainedModel":
+        """Put the adapter on its base.
+
+        RAISES: ValueError if it was trained on another base: its shapes or its tokenizer differ.
+        """
+        from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+        from safetensors.torch import load
+
+        trained_on = self.meta.get("base", {})
+        for fact, value in base_facts(base.config, encoder).items():
+            if trained_on.get(fact, value) != value:
+                raise ValueError(
+                    Errors.E044.format(fact=fact, adapter=trained_on[fact], base=value, name=trained_on.get("name"))
+                )
+        model = get_peft_model(base, LoraConfig(**{**self.config, "inference_mode": True}))
+        try:
+            result = set_peft_model_state_dict(model, load(self.weights))
+        except RuntimeError as error:  # torch: sizes differ
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(Errors.E045.format(name=self.config.get("base_model_name_or_path"), reason=reason)) from error
+        missing = [key for key in result.missing_keys if "lora_" in key]
+        if missing or result.unexpected_keys:
+            reason = f"{len(missing)} tensors missing, {len(result.unexpected_keys)} unexpected"
+            raise ValueError(Errors.E045.format(name=self.config.get("base_model_name_or_path"), reason=reason))
+        return model.eval()
+
+
+def base_facts(config: Any, encoder: "TextEncoder") -> dict[str, Any]:
     """Give what must agree between an adapter's base and another: shapes and tokenizer.
 
     config: The base's Hugging Face config.

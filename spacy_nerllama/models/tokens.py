@@ -33,10 +33,18 @@ class TextEncoder:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         """Encode text that is never read as a control token, whatever it holds."""
+        ids = self._plain(text)
+        # Some vocabularies lack a few control characters, as SmolLM2's does: of "\x04" nothing would be left.
+        return self._plain("?") if text and not ids else ids
+
+    def _plain(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
     def prompt(self, text: PromptText) -> PromptIds:
-        """Encode a prompt: a chat by the tokenizer's own template, plain text after its first special token."""
+        """Encode a prompt: a chat by the tokenizer's own template, plain text after its first special token.
+
+        RAISES: ValueError if the prompt is a chat, and the tokenizer has no template.
+        """
         before, after = self._frame(text.system)
         return PromptIds((*before, *self._encode(text.shared)), (*self._encode(text.own), *after))
 

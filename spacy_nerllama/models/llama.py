@@ -1,0 +1,133 @@
+"""The local model, `nerllama.Llama.v1`: a Llama-family base with an optional adapter, loaded on first use."""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ..errors import Errors
+from ..grammar import Grammar
+from ..marking import SINGLE
+from ..prompts import Prompt
+from ..requests import Request
+from ..voting import Votes, Voting
+from .adapter import Adapter
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .tokens import TextEncoder
+
+BUNDLED_ADAPTER = "smollm2-135m"
+
+
+class _Loaded(NamedTuple):
+    encoder: "TextEncoder"
+    engine: "Engine"
+
+
+class Llama:
+    """A local model.
+
+    name: The base: a folder, a hub name or a `.gguf` file. None: the bundled base.
+    adapter: The folder or hub name of an adapter. None: the bundled adapter on the bundled base, else none.
+    quantization, dtype, device: As `load_base` takes them.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        adapter: str | None = None,
+        quantization: Literal["nf4"] | None = None,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        device: str = "auto",
+    ) -> None:
+        self._base = {"name": name, "quantization": quantization, "dtype": dtype, "device": device}
+        self._adapter_name = adapter
+        self._lock = threading.Lock()
+        self._loaded: _Loaded | None = None
+        self._process = os.getpid()
+
+    @cached_property
+    def adapter(self) -> Adapter | None:
+        """The adapter; its files are read when it is first asked for, its base is not loaded."""
+        if self._adapter_name is not None:
+            return Adapter.from_folder(_adapter_folder(self._adapter_name))
+        if self._base["name"] is None:
+            return Adapter.from_folder(Path(str(files("spacy_nerllama") / "assets" / BUNDLED_ADAPTER)))
+        return None
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What is known of the adapter (see `Adapter.meta`); empty without one."""
+        return self.adapter.meta if self.adapter else {}
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Replace the adapter, as a saved pipeline does with the one it brings."""
+        self.adapter = adapter
+        self._loaded = None
+
+    def vote(
+        self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
+    ) -> Iterator[Votes]:
+        """Let the model mark requests.
+
+        requests: The requests, taken as a stream.
+        prompt: What the model reads of a request.
+        voting: How readings are drawn; the vote rule is not applied here.
+        max_batch_tokens: The most tokens in a batch.
+        RETURNS: The votes, in the order of the requests.
+        RAISES: FileNotFoundError if base or adapter are missing; ValueError if they do not fit each other.
+        """
+        from .decoding import Job, decode
+        from .walks import make_walk
+        from .windows import in_windows
+
+        encoder, engine = self.load()
+        scheme = getattr(prompt, "scheme", SINGLE)
+
+        def make(request: Request) -> Job:
+            grammar = Grammar(request, scheme, encoder.piece)
+            return Job(encoder.prompt(prompt(request)), grammar, make_walk(request, voting))
+
+        return in_windows(
+            requests,
+            make,
+            lambda jobs: decode(jobs, engine, voting.temperature, max_batch_tokens),
+            min(engine.context, max_batch_tokens),
+        )
+
+    def load(self) -> _Loaded:
+        """Load the model, once; done by the first `vote`."""
+        import torch
+
+        with self._lock:
+            if os.getpid() != self._process:
+                # In a forked worker the threads of the parent's OpenMP pool are gone: waiting for them would hang.
+                torch.set_num_threads(1)
+                if torch.cuda.is_initialized():
+                    raise RuntimeError(Errors.E046)
+            if self._loaded is None:
+                from .engine import Engine
+                from .loading import load_base
+                from .tokens import TextEncoder
+
+                base, tokenizer = load_base(**self._base)
+                encoder = TextEncoder(tokenizer)
+                model = self.adapter.put_on(base, encoder) if self.adapter else base
+                self._loaded = _Loaded(encoder, Engine(model))
+            return self._loaded
+
+
+def _adapter_folder(name: str) -> Path:
+    """Find an adapter: a folder, or a hub name, which is fetched unless it is there already."""
+    path = Path(name).expanduser()
+    if path.is_dir() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        return path
+    from huggingface_hub import snapshot_download
+
+    from .adapter import CONFIG, META, WEIGHTS
+
+    return Path(snapshot_download(name, allow_patterns=[CONFIG, META, WEIGHTS]))

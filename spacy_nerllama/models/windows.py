@@ -1,0 +1,74 @@
+"""Sentences longer than a model's context: cut into windows, never truncated."""
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from ..errors import Warnings
+from ..requests import Request, Sentence
+from ..voting import Votes, shift
+from .decoding import Job
+
+def in_windows(
+    requests: Iterable[Request],
+    make: Callable[[Request], Job],
+    decode: Callable[[Iterable[Job]], Iterator[Votes]],
+    limit: int,
+) -> Iterator[Votes]:
+    """Decode requests, those that are too long window by window.
+
+    requests: The requests, taken as a stream.
+    make: Makes the job of a request.
+    decode: Gives the votes of jobs, in order.
+    limit: How many tokens of the model a job may take.
+    RETURNS: The votes of the requests, in order, those of windows put together. A mention that the edge of a
+        window cuts is not found whole.
+    """
+    plans: deque[list[int]] = deque()  # where the windows of each request begin, for requests not yet given back
+
+    def jobs() -> Iterator[Job]:
+        for request in requests:
+            windows = list(_cut(0, request, make, limit))
+            plans.append([start for start, _ in windows])
+            yield from (job for _, job in windows)
+
+    answers = decode(jobs())
+    while True:
+        first = next(answers, None)
+        while plans and not plans[0]:  # nothing of it fits: warned of, and without votes
+            plans.popleft()
+            yield Votes()
+        if first is None:
+            return
+        starts = plans.popleft()
+        yield _together(starts, [first, *(next(answers) for _ in starts[1:])])
+
+
+def _together(starts: list[int], votes: list[Votes]) -> Votes:
+    if starts == [0]:
+        return votes[0]
+    spans = (pair for start, part in zip(starts, votes, strict=True) for pair in shift(part.spans, start))
+    return Votes(dict(spans), max(part.unexplored for part in votes))
+
+
+def _cut(
+    start: int, request: Request, make: Callable[[Request], Job], limit: int
+) -> Iterator[tuple[int, Job]]:
+    """Halve a request until its parts fit. Gives their jobs, each with the token at which it begins."""
+    job = make(request)
+    if job.size <= limit:
+        yield start, job
+        return
+    words, spaces = request.sentence.words, request.sentence.spaces
+    if len(words) == 1:
+        warnings.warn(Warnings.W001.format(n=len(words[0])), stacklevel=2)
+        return
+    middle = len(words) // 2
+    for first, last in ((0, middle), (middle, len(words))):
+        while first < last and words[first].isspace():
+            first += 1
+        while first < last and words[last - 1].isspace():
+            last -= 1
+        if first < last:
+            part = Request(Sentence(words[first:last], spaces[first:last]), request.labels)
+            yield from _cut(start + first, part, make, limit)

@@ -1,0 +1,406 @@
+"""The component `nerllama_ner`: Doc -> requests -> votes -> doc.ents."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import srsly
+from spacy.language import Language
+from spacy.pipeline import Pipe
+from spacy.tokens import Doc, Span, SpanGroup
+from spacy.training import Example
+from spacy.util import SimpleFrozenList, ensure_path, from_bytes, to_bytes
+from spacy.vocab import Vocab
+
+from .errors import Errors
+from .models.adapter import Adapter
+from .prompts import Prompt
+from .requests import Request, TokenSpan, doc_requests
+from .voting import Votes, Voting, elect, shift
+
+
+class Model(Protocol):
+    """What turns requests into votes, such as `models.Llama`."""
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter, which travels with the pipeline."""
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What is known of the adapter: its `labels` and `thresholds`, among others."""
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Replace the adapter."""
+
+    def vote(
+        self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
+    ) -> Iterator[Votes]:
+        """Give the votes of requests, in order, as a stream."""
+
+
+DEFAULT_CONFIG = {
+    "labels": None,
+    "spans_key": "nerllama",
+    "overwrite_ents": True,
+    "max_batch_tokens": 4096,
+    "model": {
+        "@llm_models": "nerllama.Llama.v1",
+        "name": None,
+        "adapter": None,
+        "quantization": None,
+        "dtype": "auto",
+        "device": "auto",
+    },
+    "prompt": {"@misc": "nerllama.CompactPrompt.v1"},
+    "voting": {
+        "@misc": "nerllama.Voting.v1",
+        "samples": None,
+        "min_mass": 0.02,
+        "temperature": 1.0,
+        "threshold": None,
+        "seed": 0,
+    },
+    "scorer": {"@scorers": "spacy.ner_scorer.v1"},
+}
+
+
+@Language.factory(
+    "nerllama_ner",
+    assigns=["doc.ents", "token.ent_iob", "token.ent_type", "doc.spans"],
+    default_config=DEFAULT_CONFIG,
+    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+)
+def make_nerllama_ner(
+    nlp: Language,
+    name: str,
+    labels: dict[str, str] | None,
+    model: Any,
+    prompt: Any,
+    voting: Voting,
+    spans_key: str,
+    overwrite_ents: bool,
+    max_batch_tokens: int,
+    scorer: Callable | None,
+) -> "NerLlama":
+    """Make the component; settings as `NerLlama` has them."""
+    return NerLlama(
+        nlp.vocab,
+        model,
+        name,
+        labels=labels,
+        prompt=prompt,
+        voting=voting,
+        spans_key=spans_key,
+        overwrite_ents=overwrite_ents,
+        max_batch_tokens=max_batch_tokens,
+        scorer=scorer,
+    )
+
+
+class NerLlama(Pipe):
+    """Marks entities with a language model, sentence by sentence and label by label.
+
+    vocab (Vocab): The shared vocabulary.
+    model (Model): What turns requests into votes. It is loaded on first use.
+    name (str): The component's name in the pipeline.
+    labels (dict[str, str] | None): The labels, each with what the prompt calls it. None: the adapter's own.
+    prompt (Prompt): What the model reads of a request.
+    voting (Voting): How readings are drawn, and the thresholds.
+    spans_key (str): The group in `doc.spans` that gets every span with a vote; votes are in its attrs["scores"].
+    overwrite_ents (bool): Where new entities overlap with those that a doc has, the new are kept (as
+        `entity_ruler` does); if False the old are.
+    max_batch_tokens (int): The most tokens of the language model in a batch, which bounds memory.
+    scorer (Callable | None): The scoring method.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        model: Model,
+        name: str = "nerllama_ner",
+        *,
+        labels: dict[str, str] | None,
+        prompt: Prompt,
+        voting: Voting,
+        spans_key: str = "nerllama",
+        overwrite_ents: bool = True,
+        max_batch_tokens: int = 4096,
+        scorer: Callable | None = None,
+    ) -> None:
+        for label, description in (labels or {}).items():
+            _check_label(label, description)
+        if max_batch_tokens < 64:
+            raise ValueError(Errors.E053.format(value=max_batch_tokens))
+        if not Span.has_extension("nerllama_vote"):
+            Span.set_extension("nerllama_vote", getter=_vote_of)
+        self.vocab = vocab
+        self.model = model
+        self.name = name
+        self.prompt = prompt
+        self.voting = voting
+        self.spans_key = spans_key
+        self.overwrite_ents = overwrite_ents
+        self.max_batch_tokens = max_batch_tokens
+        self.scorer = scorer
+        self._labels = None if labels is None else dict(labels)
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """What the prompt calls each label. RAISES: ValueError if there are no labels."""
+        labels = self._labels if self._labels is not None else self.model.meta.get("labels")
+        if not labels:
+            raise ValueError(Errors.E051.format(name=self.name))
+        return labels
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order in which they are asked for."""
+        return tuple(self.descriptions)
+
+    @property
+    def label_data(self) -> dict[str, str]:
+        """The labels with their descriptions, as `initialize` takes them."""
+        return dict(self.descriptions)
+
+    def add_label(self, label: str, description: str | None = None) -> int:
+        """Add a label.
+
+        label (str): The label, such as "DISEASE".
+        description (str | None): What the prompt calls it, such as "disease". None: what it is called already.
+        RETURNS (int): 1 if the label is new, 0 if not.
+        RAISES (ValueError): A new label has no description.
+        """
+        known = self._labels if self._labels is not None else dict(self.model.meta.get("labels") or {})
+        description = description or known.get(label)
+        _check_label(label, description)
+        new = label not in known
+        self._labels = {**known, label: str(description)}
+        return int(new)
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]] | None = None,
+        *,
+        nlp: Language | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> None:
+        """Prepare the component in a new pipeline. Nothing is learnt: the adapter is fine-tuned elsewhere.
+
+        labels (dict[str, str] | None): Labels with their descriptions, which replace those of the config.
+        """
+        if labels is not None:
+            for label, description in labels.items():
+                _check_label(label, description)
+            self._labels = dict(labels)
+
+    def __call__(self, doc: Doc) -> Doc:
+        """Annotate one doc, in place.
+
+        RETURNS (Doc): The doc.
+        """
+        return next(self.pipe([doc]))
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
+        """Annotate docs as a stream; sentences of many docs share batches.
+
+        A doc that fails is given to the error handler; if that does not raise, the doc comes out in its place,
+        not annotated.
+
+        stream (Iterable[Doc]): The docs.
+        batch_size (int): Not used: what is read at once is measured in tokens (`max_batch_tokens`).
+        YIELDS (Doc): The docs, in order, annotated in place.
+        """
+        source = _Source(stream)
+        while not source.ended:
+            asked: deque[_Asked] = deque()
+            try:
+                yield from self._annotate(source, asked)
+            except _UpstreamError as error:
+                yield from self._one_by_one(asked)
+                raise error.cause from None
+            except Exception:
+                yield from self._one_by_one(asked)
+
+    def _annotate(self, docs: Iterable[Doc], asked: "deque[_Asked]") -> Iterator[Doc]:
+        """Annotate docs as a stream. When it raises, `asked` holds the docs that were taken and not given."""
+        votes = self.model.vote(self._requests(docs, asked), self.prompt, self.voting, self.max_batch_tokens)
+        for answer in votes:
+            yield from _answered(asked, self._set)
+            asked[0].votes.append(answer)
+            yield from _answered(asked, self._set)
+        yield from _answered(asked, self._set)
+
+    def _requests(self, docs: Iterable[Doc], asked: "deque[_Asked]") -> Iterator[Request]:
+        labels = self.descriptions
+        for doc in docs:
+            entry = _Asked(doc)
+            asked.append(entry)
+            requests = list(doc_requests(doc, labels))
+            entry.starts = [start for start, _ in requests]
+            yield from (request for _, request in requests)
+
+    def _one_by_one(self, asked: "deque[_Asked]") -> Iterator[Doc]:
+        """Annotate docs of a batch that failed, each on its own, and report those that fail again."""
+        handler = self.get_error_handler()
+        for entry in asked:
+            try:
+                list(self._annotate([entry.doc], deque()))
+            except Exception as error:
+                handler(self.name, self, [entry.doc], error)
+            yield entry.doc
+
+    def _set(self, entry: "_Asked") -> Doc:
+        votes: dict[TokenSpan, float] = {}
+        for start, answer in zip(entry.starts, entry.votes, strict=True):
+            votes.update(shift(answer.spans, start))
+        self.set_annotations([entry.doc], [votes])
+        return entry.doc
+
+    def set_annotations(self, docs: Iterable[Doc], votes: Iterable[dict[TokenSpan, float]]) -> None:
+        """Write votes to docs: entities by the vote rule, and every span with its vote to the span group.
+
+        docs (Iterable[Doc]): The docs, changed in place.
+        votes (Iterable[dict[TokenSpan, float]]): The vote of each span of each doc, in tokens of the doc.
+        """
+        adapter = self.model.meta.get("thresholds", {})
+        thresholds = {label: self.voting.threshold_of(label, adapter) for label in self.labels}
+        for doc, scored in zip(docs, votes, strict=True):
+            new = [Span(doc, *span) for span in elect(scored, thresholds)]
+            old = list(doc.ents)
+            first, then = (new, old) if self.overwrite_ents else (old, new)
+            taken = {token.i for span in first for token in span}
+            doc.set_ents([*first, *(s for s in then if taken.isdisjoint(range(s.start, s.end)))])
+            spans = sorted(scored)
+            group = SpanGroup(doc, name=self.spans_key, spans=[Span(doc, *span) for span in spans])
+            group.attrs["scores"] = np.array([scored[span] for span in spans], dtype="float32")
+            group.attrs["nerllama"] = True
+            doc.spans[self.spans_key] = group
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """Score predictions with the component's scorer.
+
+        RETURNS (dict[str, Any]): The scores.
+        """
+        return self.scorer(examples, **kwargs) if self.scorer else {}
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = SimpleFrozenList()) -> None:
+        """Write labels and adapter to a folder. The base is not written: the config names it.
+
+        path (str | Path): The folder, which is made.
+        exclude (Iterable[str]): "cfg" or "adapter", to leave out.
+        """
+        folder = ensure_path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        if "cfg" not in exclude:
+            srsly.write_json(folder / "cfg", {"labels": self._labels})
+        if "adapter" not in exclude and self.model.adapter:
+            self.model.adapter.to_folder(folder / "adapter")
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = SimpleFrozenList()) -> "NerLlama":
+        """Read labels and adapter from a folder.
+
+        path (str | Path): The folder.
+        exclude (Iterable[str]): "cfg" or "adapter", to leave out.
+        RETURNS (NerLlama): The component.
+        """
+        folder = ensure_path(path)
+        if "cfg" not in exclude:
+            self._labels = srsly.read_json(folder / "cfg")["labels"]
+        if "adapter" not in exclude and (folder / "adapter").is_dir():
+            self.model.set_adapter(Adapter.from_folder(folder / "adapter"))
+        return self
+
+    def to_bytes(self, *, exclude: Iterable[str] = SimpleFrozenList()) -> bytes:
+        """Give labels and adapter as bytes.
+
+        exclude (Iterable[str]): "cfg" or "adapter", to leave out.
+        RETURNS (bytes): The component.
+        """
+        adapter = self.model.adapter
+        return to_bytes(
+            {
+                "cfg": lambda: srsly.json_dumps({"labels": self._labels}),
+                "adapter": lambda: srsly.msgpack_dumps(adapter.to_dict() if adapter else None),
+            },
+            exclude,
+        )
+
+    def from_bytes(self, data: bytes, *, exclude: Iterable[str] = SimpleFrozenList()) -> "NerLlama":
+        """Read labels and adapter from bytes.
+
+        data (bytes): What `to_bytes` gave.
+        exclude (Iterable[str]): "cfg" or "adapter", to leave out.
+        RETURNS (NerLlama): The component.
+        """
+
+        def read_cfg(part: bytes) -> None:
+            self._labels = srsly.json_loads(part)["labels"]
+
+        def read_adapter(part: bytes) -> None:
+            adapter = srsly.msgpack_loads(part)
+            self.model.set_adapter(Adapter(**adapter) if adapter else None)
+
+        from_bytes(data, {"cfg": read_cfg, "adapter": read_adapter}, exclude)
+        return self
+
+
+class _Asked:
+    """A doc whose requests were made: where their sentences begin, and the votes that have come in."""
+
+    def __init__(self, doc: Doc) -> None:
+        self.doc = doc
+        self.starts: list[int] = []
+        self.votes: list[Votes] = []
+
+
+def _answered(asked: deque[_Asked], finish: Callable[[_Asked], Doc]) -> Iterator[Doc]:
+    """Give back the docs at the head all of whose votes have come in."""
+    while asked and len(asked[0].votes) == len(asked[0].starts):
+        doc = finish(asked[0])
+        asked.popleft()
+        yield doc
+
+
+class _UpstreamError(Exception):
+    """An error of the stream itself, not of this component."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+
+
+class _Source:
+    """The docs of a stream; it can be gone on with after an error of whoever took them."""
+
+    def __init__(self, stream: Iterable[Doc]) -> None:
+        self._stream = iter(stream)
+        self.ended = False
+
+    def __iter__(self) -> Iterator[Doc]:
+        while True:
+            try:
+                doc = next(self._stream)
+            except StopIteration:
+                self.ended = True
+                return
+            except Exception as error:
+                self.ended = True
+                raise _UpstreamError(error) from error
+            yield doc
+
+
+def _check_label(label: str, description: str | None) -> None:
+    if not label or not isinstance(description, str) or not description.strip():
+        raise ValueError(Errors.E052.format(label=label))
+
+
+def _vote_of(span: Span) -> float | None:
+    """The vote of a span in its doc's nerllama group; None for a span that got none."""
+    for group in span.doc.spans.values():
+        if group.attrs.get("nerllama"):
+            for candidate, vote in zip(group, group.attrs["scores"], strict=True):
+                if (candidate.start, candidate.end, candidate.label) == (span.start, span.end, span.label):
+                    return float(vote)
+    return None
