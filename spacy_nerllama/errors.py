@@ -52,10 +52,6 @@ class Errors:
         "[NL037] There is no file of in-context examples {path}. Make it with: "
         "python -m spacy nerllama convert INPUT {path}"
     )
-    E038 = (
-        "[NL038] Cannot read in-context examples from {path} ({error}). It must be a .spacy file, which this makes: "
-        "python -m spacy nerllama convert INPUT OUTPUT.spacy"
-    )
 
     # Models: NL040-NL069
     E040 = (
@@ -97,6 +93,16 @@ class Errors:
     E053 = (
         "[NL053] The setting max_batch_tokens is {value}: it must be at least 64, so that a sentence fits."
     )
+    E054 = (
+        "[NL054] The output head of this model is a {head}, and marked decoding needs a plain matrix: either the "
+        "adapter changes the head (`lm_head` among its target_modules or modules_to_save), or it is quantised. "
+        "Choose another adapter or base."
+    )
+    E055 = (
+        "[NL055] The weights of the adapter cannot be read ({reason}). Train or fetch it again; what Git LFS left "
+        "in the place of a file is fetched with `git lfs pull`."
+    )
+    E056 = "[NL056] The adapter is of the type {type}. Only LoRA adapters can be used: choose another."
 
     # Fine-tuning: NL060-NL079
     E060 = "[NL060] There is no recipe {path}. The recipes that come with the project are in configs/."
@@ -165,6 +171,6 @@ class Warnings:
     """Message templates of warnings."""
 
     W001 = (
-        "[NLW01] A token of {n} characters is longer than the model can read at once (see max_batch_tokens): it is "
-        "left out of its sentence's votes."
+        "[NLW01] A token of {n} characters and its prompt are longer than the model can read at once (see "
+        "max_batch_tokens): the token is left out of its sentence's votes."
     )

@@ -49,11 +49,13 @@ class Decision(NamedTuple):
     position: How many ids of the reading (or draft) stand before it.
     choices: The legal next ids, at least two, the one that was taken first.
     state: The state at the node.
+    spans: The spans that the path has closed before it; readings that leave the path here keep them.
     """
 
     position: int
     choices: tuple[int, ...]
     state: State
+    spans: tuple[TokenSpan, ...]
 
 
 class Path(NamedTuple):
@@ -92,6 +94,16 @@ class Grammar:
             for one, other in combinations(markers, 2):
                 if _ambiguous(self._encode(one), self._encode(other)):
                     raise ValueError(Errors.E034.format(one=one, other=other))
+
+    @property
+    def longest(self) -> int:
+        """The most ids that a reading can have: where each word is a mention of its own."""
+        encode, markers = self._encode, [self._scheme[label] for label in self._labels]
+        around = max(max(len(encode(m.open)), len(encode(" " + m.open))) + len(encode(m.close)) for m in markers)
+        return sum(
+            max(len(encode(self.sentence.piece(i))), len(encode(word)) + around)
+            for i, word in enumerate(self.sentence.words)
+        )
 
     def continuations(self, state: State) -> tuple[Continuation, ...]:
         """Give the legal continuations where `state` stands, copying first; none at the end."""
@@ -157,7 +169,7 @@ class Grammar:
         spans: list[TokenSpan] = []
         while choices := self.choices(state):
             if len(choices) > 1:
-                decisions.append(Decision(len(ids), choices, state))
+                decisions.append(Decision(len(ids), choices, state, tuple(spans)))
             ids.append(choices[0])
             state, span = self.advance(state, choices[0])
             if span:
@@ -169,10 +181,11 @@ class Grammar:
 
         spans: Spans of the sentence's tokens, in order, not overlapping, with labels of the request.
         RETURNS: The ids of the whole marked copy; in each decision's choices the right one is first.
-        RAISES: ValueError if the grammar has no such reading (overlap, white space at an edge, or a text that
-            looks like a marker).
+        RAISES: ValueError if the grammar has no such reading (the spans are not as above, have white space at
+            an edge, or stand at a text that looks like a marker).
         """
         wanted = list(spans)
+        closed: list[TokenSpan] = []
         ids: list[int] = []
         decisions: list[Decision] = []
         state = State()
@@ -180,14 +193,15 @@ class Grammar:
             taken = _gold(legal, state, wanted)
             if taken is None:
                 raise ValueError(Errors.E035.format(span=tuple(wanted[0]), text=self.sentence.text))
-            if taken.span:
-                wanted.pop(0)
             for i, token_id in enumerate(taken.ids):
-                choices = self.choices(state._replace(entered=taken.ids[:i]))
+                node = state._replace(entered=taken.ids[:i])
+                choices = self.choices(node)
                 if len(choices) > 1:
                     first = (token_id, *(c for c in choices if c != token_id))
-                    decisions.append(Decision(len(ids), first, state._replace(entered=taken.ids[:i])))
+                    decisions.append(Decision(len(ids), first, node, tuple(closed)))
                 ids.append(token_id)
+            if taken.span:
+                closed.append(wanted.pop(0))
             state = taken.state
         if list(self.last_span(state)) != wanted:
             raise ValueError(Errors.E035.format(span=tuple(wanted[0]), text=self.sentence.text))

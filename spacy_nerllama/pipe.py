@@ -1,5 +1,6 @@
 """The component `nerllama_ner`: Doc -> requests -> votes -> doc.ents."""
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -148,22 +149,14 @@ class NerLlama(Pipe):
         self._labels = None if labels is None else dict(labels)
 
     @property
-    def descriptions(self) -> dict[str, str]:
-        """What the prompt calls each label. RAISES: ValueError if there are no labels."""
-        labels = self._labels if self._labels is not None else self.model.meta.get("labels")
-        if not labels:
-            raise ValueError(Errors.E051.format(name=self.name))
-        return labels
-
-    @property
     def labels(self) -> tuple[str, ...]:
         """The labels, in the order in which they are asked for."""
-        return tuple(self.descriptions)
+        return tuple(self.label_data)
 
     @property
     def label_data(self) -> dict[str, str]:
-        """The labels with their descriptions, as `initialize` takes them."""
-        return dict(self.descriptions)
+        """The labels, each with what the prompt calls it, as `initialize` takes them."""
+        return dict(self._labels if self._labels is not None else self.model.meta.get("labels", {}))
 
     def add_label(self, label: str, description: str | None = None) -> int:
         """Add a label.
@@ -173,7 +166,7 @@ class NerLlama(Pipe):
         RETURNS (int): 1 if the label is new, 0 if not.
         RAISES (ValueError): A new label has no description.
         """
-        known = self._labels if self._labels is not None else dict(self.model.meta.get("labels") or {})
+        known = self.label_data
         description = description or known.get(label)
         _check_label(label, description)
         new = label not in known
@@ -209,32 +202,37 @@ class NerLlama(Pipe):
         A doc that fails is given to the error handler; if that does not raise, the doc comes out in its place,
         not annotated.
 
-        stream (Iterable[Doc]): The docs.
+        stream (Iterable[Doc]): The docs. If it fails, its error is raised once the docs before it are out.
         batch_size (int): Not used: what is read at once is measured in tokens (`max_batch_tokens`).
         YIELDS (Doc): The docs, in order, annotated in place.
+        RAISES (ValueError): There are no labels, or the adapter does not fit the base.
+        RAISES (FileNotFoundError): The base or the adapter is missing.
         """
         source = _Source(stream)
         while not source.ended:
             asked: deque[_Asked] = deque()
             try:
                 yield from self._annotate(source, asked)
-            except _UpstreamError as error:
-                yield from self._one_by_one(asked)
-                raise error.cause from None
             except Exception:
-                yield from self._one_by_one(asked)
+                if not asked:  # the fault of no doc: there are no labels, or the model does not load
+                    raise
+            yield from self._one_by_one(asked)
+        if source.error is not None:
+            raise source.error
 
     def _annotate(self, docs: Iterable[Doc], asked: "deque[_Asked]") -> Iterator[Doc]:
         """Annotate docs as a stream. When it raises, `asked` holds the docs that were taken and not given."""
-        votes = self.model.vote(self._requests(docs, asked), self.prompt, self.voting, self.max_batch_tokens)
-        for answer in votes:
+        labels = self.label_data
+        if not labels:
+            raise ValueError(Errors.E051.format(name=self.name))
+        requests = self._requests(docs, labels, asked)
+        for answer in self.model.vote(requests, self.prompt, self.voting, self.max_batch_tokens):
             yield from _answered(asked, self._set)
             asked[0].votes.append(answer)
             yield from _answered(asked, self._set)
         yield from _answered(asked, self._set)
 
-    def _requests(self, docs: Iterable[Doc], asked: "deque[_Asked]") -> Iterator[Request]:
-        labels = self.descriptions
+    def _requests(self, docs: Iterable[Doc], labels: dict[str, str], asked: "deque[_Asked]") -> Iterator[Request]:
         for doc in docs:
             entry = _Asked(doc)
             asked.append(entry)
@@ -268,15 +266,15 @@ class NerLlama(Pipe):
         adapter = self.model.meta.get("thresholds", {})
         thresholds = {label: self.voting.threshold_of(label, adapter) for label in self.labels}
         for doc, scored in zip(docs, votes, strict=True):
-            new = [Span(doc, *span) for span in elect(scored, thresholds)]
-            old = list(doc.ents)
-            first, then = (new, old) if self.overwrite_ents else (old, new)
-            taken = {token.i for span in first for token in span}
-            doc.set_ents([*first, *(s for s in then if taken.isdisjoint(range(s.start, s.end)))])
             spans = sorted(scored)
             group = SpanGroup(doc, name=self.spans_key, spans=[Span(doc, *span) for span in spans])
             group.attrs["scores"] = np.array([scored[span] for span in spans], dtype="float32")
             group.attrs["nerllama"] = True
+            new = [Span(doc, *span) for span in elect(scored, thresholds)]
+            old = list(doc.ents)
+            first, then = (new, old) if self.overwrite_ents else (old, new)
+            taken = {i for span in first for i in range(span.start, span.end)}
+            doc.set_ents([*first, *(s for s in then if taken.isdisjoint(range(s.start, s.end)))])
             doc.spans[self.spans_key] = group
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
@@ -296,8 +294,12 @@ class NerLlama(Pipe):
         folder.mkdir(parents=True, exist_ok=True)
         if "cfg" not in exclude:
             srsly.write_json(folder / "cfg", {"labels": self._labels})
-        if "adapter" not in exclude and self.model.adapter:
-            self.model.adapter.to_folder(folder / "adapter")
+        if "adapter" not in exclude:
+            adapter = self.model.adapter
+            if (folder / "adapter").is_dir():  # of a pipeline that was here before
+                shutil.rmtree(folder / "adapter")
+            if adapter:
+                adapter.to_folder(folder / "adapter")
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = SimpleFrozenList()) -> "NerLlama":
         """Read labels and adapter from a folder.
@@ -308,7 +310,7 @@ class NerLlama(Pipe):
         """
         folder = ensure_path(path)
         if "cfg" not in exclude:
-            self._labels = srsly.read_json(folder / "cfg")["labels"]
+            self._read_cfg(srsly.read_json(folder / "cfg"))
         if "adapter" not in exclude and (folder / "adapter").is_dir():
             self.model.set_adapter(Adapter.from_folder(folder / "adapter"))
         return self
@@ -337,7 +339,7 @@ class NerLlama(Pipe):
         """
 
         def read_cfg(part: bytes) -> None:
-            self._labels = srsly.json_loads(part)["labels"]
+            self._read_cfg(srsly.json_loads(part))
 
         def read_adapter(part: bytes) -> None:
             adapter = srsly.msgpack_loads(part)
@@ -345,6 +347,10 @@ class NerLlama(Pipe):
 
         from_bytes(data, {"cfg": read_cfg, "adapter": read_adapter}, exclude)
         return self
+
+    def _read_cfg(self, cfg: dict[str, Any]) -> None:
+        if cfg["labels"] is not None:  # else those of the config, which may be given when a pipeline is loaded
+            self._labels = cfg["labels"]
 
 
 class _Asked:
@@ -364,19 +370,16 @@ def _answered(asked: deque[_Asked], finish: Callable[[_Asked], Doc]) -> Iterator
         yield doc
 
 
-class _UpstreamError(Exception):
-    """An error of the stream itself, not of this component."""
-
-    def __init__(self, cause: Exception) -> None:
-        self.cause = cause
-
-
 class _Source:
-    """The docs of a stream; it can be gone on with after an error of whoever took them."""
+    """The docs of a stream; it can be gone on with after an error of whoever took them.
+
+    error: The stream's own error, which ended it, if any.
+    """
 
     def __init__(self, stream: Iterable[Doc]) -> None:
         self._stream = iter(stream)
         self.ended = False
+        self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[Doc]:
         while True:
@@ -386,8 +389,8 @@ class _Source:
                 self.ended = True
                 return
             except Exception as error:
-                self.ended = True
-                raise _UpstreamError(error) from error
+                self.ended, self.error = True, error
+                return
             yield doc
 
 

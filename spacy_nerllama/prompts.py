@@ -1,7 +1,6 @@
 """Instruction templates: what a model reads before it marks a sentence."""
 
 import random
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +106,7 @@ def make_paper_prompt(examples: str | None = None, n_examples: int = 3, seed: in
     examples: Path of a `.spacy` file whose sentences and entities are the in-context examples. None: none.
     n_examples: How many to show in a prompt.
     seed: Seed of the draws.
-    RAISES: FileNotFoundError if there is no such file; ValueError if it is no `.spacy` file.
+    RAISES: FileNotFoundError if there is no such file; spaCy's ValueError if it is no `.spacy` file.
     """
     return PaperPrompt(tuple(_read_examples(Path(examples))) if examples else (), n_examples, SINGLE, seed)
 
@@ -118,12 +117,8 @@ def _read_examples(path: Path) -> list[Example]:
 
     if not path.is_file():
         raise FileNotFoundError(Errors.E037.format(path=path))
-    try:
-        docs = DocBin().from_disk(path)
-    except zlib.error as error:
-        raise ValueError(Errors.E038.format(path=path, error=error)) from error
     examples = []
-    for doc in docs.get_docs(Vocab()):
+    for doc in DocBin().from_disk(path).get_docs(Vocab()):
         for start, sentence in doc_sentences(doc):
             end = start + len(sentence.words)
             spans = [

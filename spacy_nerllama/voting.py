@@ -1,5 +1,6 @@
 """The vote rule (SCNP, self-consistency NER prompting): votes -> non-overlapping scored spans."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -34,7 +35,7 @@ class Voting:
         if (
             (self.samples is not None and self.samples < 1)
             or not 0 <= self.min_mass < 1
-            or not self.temperature > 0
+            or not 0 < self.temperature < math.inf
             or not all(0 <= threshold <= 1 for threshold in thresholds)
         ):
             raise ValueError(Errors.E050.format(voting=self))

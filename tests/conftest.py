@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -6,8 +7,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+from hypothesis import settings
 
 from spacy_nerllama.base import bundled_base
+
+# The same examples on every run, and no deadline that a busy machine would miss.
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.load_profile("deterministic")
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +25,79 @@ def base_path() -> Path:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def encoder(base_path: Path):
+    """The text encoder of the real base model; its weights are not loaded."""
+    from transformers import AutoTokenizer
+
+    from spacy_nerllama.models.loading import _converted
+    from spacy_nerllama.models.tokens import TextEncoder
+
+    return TextEncoder(AutoTokenizer.from_pretrained(_converted(base_path)))
+
+
+@pytest.fixture(scope="session")
+def tiny_base(encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny Llama with random weights, and the real tokenizer.
+
+    Its weights are large enough that every choice depends on all that was read, and none is sure.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    config = LlamaConfig(
+        vocab_size=len(encoder.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        initializer_range=0.25,
+        tie_word_embeddings=True,
+        bos_token_id=encoder.tokenizer.bos_token_id,
+        eos_token_id=encoder.tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_base: Path, encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an adapter of the tiny base, random too, as `finetune` writes one."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from spacy_nerllama.models.adapter import META, base_facts
+
+    folder = tmp_path_factory.mktemp("tiny") / "adapter"
+    base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+        model = get_peft_model(base, lora)
+    model.save_pretrained(str(folder))
+    meta = {
+        "base": {"name": str(tiny_base), **base_facts(base.config, encoder)},
+        "labels": {"DISEASE": "disease", "GENE": "gene or protein"},
+        "thresholds": {"DISEASE": 0.2},
+    }
+    (folder / META).write_text(json.dumps(meta), encoding="utf8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_base: Path):
+    """The tiny base as a model, loaded."""
+    from spacy_nerllama.models import Llama
+
+    model = Llama(str(tiny_base), dtype="float32", device="cpu")
+    model.load()
+    return model

@@ -32,14 +32,10 @@ def convert_cli(
     output_path: Annotated[Path, Arg(metavar="OUTPUT.spacy", help="File to write; its folder is made")],
     format: Annotated[str, Opt("--format", "-f", help="Format of INPUT: pubtator, bc2gm or iob")],
     labels: Annotated[str | None, Opt("--labels", help=LABELS_HELP)] = None,
-    label: Annotated[
-        str | None, Opt("--label", help="Label of mentions whose IOB tags are bare B and I")
-    ] = None,
+    label: Annotated[str | None, Opt("--label", help="Label of mentions whose IOB tags are bare B and I")] = None,
     misaligned: Annotated[str, Opt("--misaligned", help=MISALIGNED_HELP)] = "snap",
     lang: Annotated[str, Opt("--lang", "-l", help="Language whose tokenizer is used")] = "en",
-    limit: Annotated[
-        int | None, Opt("--limit", "-n", min=0, help="Convert at most so many documents")
-    ] = None,
+    limit: Annotated[int | None, Opt("--limit", "-n", min=0, help="Convert at most so many documents")] = None,
     skip: Annotated[int, Opt("--skip", min=0, help="Leave out so many documents at the beginning")] = 0,
 ) -> None:
     """

@@ -35,5 +35,6 @@ def finetune_cli(
     except (ValueError, OSError) as error:
         msg.fail("No adapter was trained", str(error), exits=1)
     except KeyboardInterrupt:
-        msg.fail("Stopped", f"Go on from the last checkpoint with --resume --output {output}", exits=130)
+        msg.warn("Stopped", f"Go on from the last checkpoint with: --output {output} --resume")
+        raise SystemExit(130) from None
     msg.good(f"Adapter written to {folder}")

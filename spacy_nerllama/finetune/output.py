@@ -11,7 +11,8 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from ..base import BUNDLED
-from ..models.adapter import base_facts
+from ..evaluation import Counts
+from ..models.adapter import META, WEIGHTS, base_facts
 from ..models.tokens import TextEncoder
 from .recipe import Recipe
 
@@ -33,7 +34,7 @@ def save_adapter(
         name: tensor.to("cpu", torch.bfloat16).contiguous()
         for name, tensor in get_peft_model_state_dict(model).items()
     }
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     base = recipe.base.name or BUNDLED.name
     peft_config = model.peft_config["default"]
     peft_config.base_model_name_or_path = base
@@ -48,6 +49,22 @@ def save_adapter(
         "thresholds": {},
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "spacy")},
     }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
-    (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf8")
+    _write_json(folder / META, meta)
+    _write_json(folder / "history.json", history)
     config.to_disk(folder / "recipe.cfg", interpolate=False)
+
+
+def save_thresholds(folder: Path, tuned: dict[str, tuple[float, Counts]]) -> None:
+    """Write tuned thresholds to an adapter's `meta.json`, with the devel scores that they reach."""
+    path = folder / META
+    meta = json.loads(path.read_text("utf8"))
+    meta["thresholds"] = {label: threshold for label, (threshold, _) in tuned.items()}
+    meta["devel"] = {
+        label: {"p": round(c.precision, 4), "r": round(c.recall, 4), "f": round(c.f1, 4), "mentions": c.gold}
+        for label, (_, c) in tuned.items()
+    }
+    _write_json(path, meta)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf8")

@@ -1,15 +1,27 @@
 """Recipes: what to fine-tune, on what, and how; a `.cfg` file in the way of `spacy train`."""
 
+import configparser
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from confection import Config
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 from spacy.util import registry
 
 from ..errors import Errors
 from ..marking import SINGLE, MarkingScheme
 from .loss import Loss
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -30,9 +42,9 @@ class BaseSection(Section):
 class AdapterSection(Section):
     """The LoRA adapter (Hu et al., arXiv:2106.09685). `init` is the folder of an adapter to go on from."""
 
-    r: int = Field(default=16, gt=0)
-    alpha: int = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    r: PositiveInt = 16
+    alpha: PositiveInt = 32
+    dropout: Share = 0.0
     target_modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     init: str | None = None
 
@@ -46,7 +58,7 @@ class CorpusSection(Section):
     train: str
     devel: str | None = None
     labels: dict[str, str]
-    limit: int | None = Field(default=None, gt=0)
+    limit: PositiveInt | None = None
 
 
 class TrainingSection(Section):
@@ -58,21 +70,27 @@ class TrainingSection(Section):
     """
 
     loss: Loss = "decision"
-    epochs: float = Field(default=1.0, gt=0)
-    max_steps: int | None = Field(default=None, gt=0)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    epochs: PositiveFloat = 1.0
+    max_steps: PositiveInt | None = None
+    learning_rate: PositiveFloat = 1e-3
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    batch_tokens: int = Field(default=1536, gt=0)
-    accumulate: int = Field(default=1, gt=0)
-    max_tokens: int = Field(default=512, gt=0)
+    warmup: Share = 0.05
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+    batch_tokens: PositiveInt = 1536
+    accumulate: PositiveInt = 1
+    max_tokens: PositiveInt = 512
     gradient_checkpointing: bool = False
     optimizer: str = "adamw_torch"
-    save_steps: int = Field(default=100, gt=0)
-    limit_devel: int = Field(default=500, gt=0)
+    save_steps: PositiveInt = 100
+    limit_devel: PositiveInt = 500
     seed: int = 0
+
+
+class ThresholdsSection(Section):
+    """Tune the thresholds of the vote after training, on at most `limit` devel requests a label. 0: do not."""
+
+    limit: NonNegativeInt = 300
 
 
 class Recipe(Section):
@@ -83,6 +101,7 @@ class Recipe(Section):
     corpora: dict[str, CorpusSection]
     prompt: Any
     training: TrainingSection = TrainingSection()
+    thresholds: ThresholdsSection = ThresholdsSection()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -113,5 +132,5 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> tuple[Re
     except ValidationError as error:
         problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ValueError(Errors.E061.format(path=path, problems=problems)) from error
-    except ValueError as error:  # confection's, spaCy's, the prompt's
+    except (ValueError, configparser.Error) as error:  # confection's, spaCy's, the prompt's
         raise ValueError(Errors.E061.format(path=path, problems=str(error).strip())) from error

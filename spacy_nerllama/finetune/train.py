@@ -7,21 +7,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from spacy.vocab import Vocab
 from confection import Config
 from peft import LoraConfig, PeftModel, get_peft_model
 from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import Errors
+from ..evaluation import Counts
+from ..models import Llama
 from ..models.loading import load_base
 from ..models.tokens import TextEncoder
 from ..requests import doc_sentences
+from .interrupt import SaveOnInterrupt
 from .loss import decision_batch, text_batch, use_decision_loss
-from .output import save_adapter
+from .output import save_adapter, save_thresholds
 from .recipe import Recipe, TrainingSection
 from .sequences import TrainingSequence, doc_examples, training_sequence
+from .thresholds import tune
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +41,8 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool = False)
     output: The folder for the adapter; checkpoints go to `checkpoints` in it.
     resume: Go on from the last checkpoint there.
     RETURNS: The adapter's folder, `output`.
-    RAISES: FileExistsError if there are checkpoints and `resume` is not set; ValueError without training data.
+    RAISES: FileExistsError if there are checkpoints and `resume` is not set; ValueError without training data;
+        KeyboardInterrupt after Ctrl-C, when a checkpoint is saved.
     """
     checkpoints = output / "checkpoints"
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
@@ -59,10 +64,27 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool = False)
         train_dataset=train,
         eval_dataset=devel or None,
         data_collator=_collator(training.loss, encoder),
+        callbacks=[interrupt := SaveOnInterrupt()],
     )
     trainer.train(resume_from_checkpoint=last)
+    if interrupt.interrupted:
+        raise KeyboardInterrupt
     save_adapter(model, output, recipe, config, encoder, trainer.state.log_history)
+    if recipe.thresholds.limit and devel:
+        del trainer, model, base  # the adapter goes on a base of its own, without the training's head
+        save_thresholds(output, tune_thresholds(recipe, output))
     return output
+
+
+def tune_thresholds(recipe: Recipe, folder: Path) -> dict[str, tuple[float, Counts]]:
+    """Tune the thresholds of an adapter on the devel splits of its recipe."""
+    examples = (
+        example
+        for corpus in recipe.corpora.values()
+        for example in doc_examples(_docs(corpus.devel), corpus.labels)
+    )
+    model = Llama(adapter=str(folder), **recipe.base.model_dump())
+    return tune(model, recipe.prompt, examples, recipe.thresholds.limit, recipe.training.seed)
 
 
 def _sequences(recipe: Recipe, encoder: TextEncoder, split: Split) -> list[TrainingSequence]:
@@ -95,7 +117,11 @@ def _sequences(recipe: Recipe, encoder: TextEncoder, split: Split) -> list[Train
         found += sequences
         logger.info(
             "%s, %s: %d sequences of %d; left out %d too long or not markable",
-            name, split, len(sequences), len(examples), left_out,
+            name,
+            split,
+            len(sequences),
+            len(examples),
+            left_out,
         )
     return found
 
@@ -166,7 +192,7 @@ def _arguments(training: TrainingSection, folder: Path, devel: bool, device: str
         warmup_steps=training.warmup,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
-        gradient_checkpointing=training.gradient_checkpointing,
+        activation_checkpointing=training.gradient_checkpointing,
         optim=training.optimizer,
         logging_steps=10,
         save_steps=training.save_steps,

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import Errors
 
@@ -50,9 +50,8 @@ class Adapter:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).write_text(json.dumps(self.config, indent=2) + "\n", "utf8")
         (folder / WEIGHTS).write_bytes(self.weights)
-        if self.meta:
-            text = json.dumps(self.meta, indent=2, ensure_ascii=False)
-            (folder / META).write_text(text + "\n", "utf8")
+        text = json.dumps(self.meta, indent=2, ensure_ascii=False)
+        (folder / META).write_text(text + "\n", "utf8")
 
     def to_dict(self) -> dict[str, Any]:
         """Give the adapter as a dict of what msgpack can write."""
@@ -61,28 +60,37 @@ class Adapter:
     def put_on(self, base: "PreTrainedModel", encoder: "TextEncoder") -> "PreTrainedModel":
         """Put the adapter on its base.
 
-        RAISES: ValueError if it was trained on another base: its shapes or its tokenizer differ.
+        base: The base, which is changed. After an error it is of no more use.
+        RAISES: ValueError if it was trained on another base (its shapes or its tokenizer differ), is no LoRA
+            adapter, or its weights cannot be read.
         """
         from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         trained_on = self.meta.get("base", {})
         for fact, value in base_facts(base.config, encoder).items():
-            if trained_on.get(fact, value) != value:
-                raise ValueError(
-                    Errors.E044.format(fact=fact, adapter=trained_on[fact], base=value, name=trained_on.get("name"))
-                )
-        model = get_peft_model(base, LoraConfig(**{**self.config, "inference_mode": True}))
+            if (theirs := trained_on.get(fact, value)) != value:
+                name = trained_on.get("name")
+                raise ValueError(Errors.E044.format(fact=fact, adapter=theirs, base=value, name=name))
+        if (kind := self.config.get("peft_type", "LORA")) != "LORA":
+            raise ValueError(Errors.E056.format(type=kind))
         try:
-            result = set_peft_model_state_dict(model, load(self.weights))
-        except RuntimeError as error:  # torch: sizes differ
+            weights = load(self.weights)
+        except SafetensorError as error:
+            raise ValueError(Errors.E055.format(reason=error)) from error
+        name = self.config.get("base_model_name_or_path")
+        try:
+            model = get_peft_model(base, LoraConfig.from_peft_type(**{**self.config, "inference_mode": True}))
+            result: Any = set_peft_model_state_dict(model, weights)
+        except (RuntimeError, ValueError) as error:  # torch: sizes differ; peft: it has no such layers
             reason = str(error).splitlines()[-1].strip()
-            raise ValueError(Errors.E045.format(name=self.config.get("base_model_name_or_path"), reason=reason)) from error
+            raise ValueError(Errors.E045.format(name=name, reason=reason)) from error
         missing = [key for key in result.missing_keys if "lora_" in key]
         if missing or result.unexpected_keys:
             reason = f"{len(missing)} tensors missing, {len(result.unexpected_keys)} unexpected"
-            raise ValueError(Errors.E045.format(name=self.config.get("base_model_name_or_path"), reason=reason))
-        return model.eval()
+            raise ValueError(Errors.E045.format(name=name, reason=reason))
+        return cast("PreTrainedModel", model.eval())  # it passes on what it is asked for to the base
 
 
 def base_facts(config: Any, encoder: "TextEncoder") -> dict[str, Any]:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from ..errors import Errors
+
 
 class Row(NamedTuple):
     """What to read next, and where decisions are made in it.
@@ -50,7 +52,7 @@ class Scores:
         """Give the past of a row after the first `n_ids` of its ids; later ones are forgotten."""
         start, end = self._offset - self._rows[row].past_length, self._offset + n_ids
         layers = [
-            torch.stack((layer.keys[row, :, start:end], layer.values[row, :, start:end]))  # type: ignore[union-attr]
+            torch.stack((layer.keys[row, :, start:end], layer.values[row, :, start:end]))  # type: ignore
             for layer in self._cache.layers
         ]
         return torch.stack(layers)
@@ -60,12 +62,16 @@ class Engine:
     """Scores continuations with a causal language model.
 
     model: The whole model, with or without an adapter.
+    RAISES: ValueError if its output matrix is not an ordinary one.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
+        head = model.get_output_embeddings()
+        if type(head) is not torch.nn.Linear:  # not of a subclass either, which may compute something else
+            raise ValueError(Errors.E054.format(head=type(head).__name__))
         self.model = model
         self._decoder = model.get_decoder()
-        self._rows = model.get_output_embeddings().weight
+        self._rows = head.weight
 
     @property
     def context(self) -> int:
@@ -88,7 +94,8 @@ class Engine:
         # Query q of a row sees its own past, [offset - past length, offset), and what it reads up to itself.
         keys = torch.arange(offset + width)
         seen = (keys >= offset - past_lengths[:, None, None]) & (keys <= offset + torch.arange(width)[:, None])
-        mask = torch.zeros(seen.shape, dtype=self.model.dtype).masked_fill(~seen, torch.finfo(self.model.dtype).min)
+        dtype = self._rows.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
         cache = self._cache(rows, offset)
         hidden = self._decoder(
             input_ids=ids.to(device),

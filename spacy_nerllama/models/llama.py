@@ -44,7 +44,7 @@ class Llama:
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         device: str = "auto",
     ) -> None:
-        self._base = {"name": name, "quantization": quantization, "dtype": dtype, "device": device}
+        self._base: dict[str, Any] = {"name": name, "quantization": quantization, "dtype": dtype, "device": device}
         self._adapter_name = adapter
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
@@ -107,7 +107,7 @@ class Llama:
             if os.getpid() != self._process:
                 # In a forked worker the threads of the parent's OpenMP pool are gone: waiting for them would hang.
                 torch.set_num_threads(1)
-                if torch.cuda.is_initialized():
+                if torch.cuda._is_in_bad_fork() and self._base["device"] != "cpu":
                     raise RuntimeError(Errors.E046)
             if self._loaded is None:
                 from .engine import Engine
@@ -119,6 +119,13 @@ class Llama:
                 model = self.adapter.put_on(base, encoder) if self.adapter else base
                 self._loaded = _Loaded(encoder, Engine(model))
             return self._loaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what a copy or another process needs; it loads base and adapter for itself."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_loaded", "_process")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _loaded=None, _process=os.getpid())
 
 
 def _adapter_folder(name: str) -> Path:

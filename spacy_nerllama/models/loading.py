@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
 
 from ..base import bundled_base, data_folder
@@ -97,8 +98,16 @@ def _converted(gguf: Path) -> Path:
     folder = data_folder() / "converted" / f"{gguf.stem}-{key}"
     if folder.is_dir():
         return folder
-    logger.info("Converting %s to %s: this is done once.", gguf, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():  # else another process has just done it
+            _convert(gguf, folder)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Convert a GGUF file to a safetensors folder: all of it, or nothing."""
+    logger.info("Converting %s to %s: this is done once.", gguf, folder)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -109,8 +118,6 @@ def _converted(gguf: Path) -> Path:
         )
         model.save_pretrained(temporary)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
-        if not folder.is_dir():  # another process may have been faster
-            temporary.replace(folder)
+        temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder

@@ -92,8 +92,9 @@ class Sampling:
         # The draft's choice has the numbers in [0, its probability), the next choices follow. The last possible
         # choice has what is left, whatever rounding did.
         bounds = probabilities.cumsum(axis=1)
-        last = probabilities.shape[1] - 1 - (probabilities[:, ::-1] > 0).argmax(axis=1)
-        bounds[np.arange(n), last] = np.inf
+        width = probabilities.shape[1]
+        last = width - 1 - (probabilities[:, ::-1] > 0).argmax(axis=1)
+        bounds[np.arange(width) >= last[:, None]] = np.inf
         leaves = drawn >= bounds[:, 0]
         stays = ~leaves.any(axis=1)
         where = leaves.argmax(axis=1)
@@ -122,7 +123,8 @@ def _hash(key: str) -> int:
 class Exact:
     """Every reading that is reached by branches of at least `min_mass` probability, weighed by its probability.
 
-    A set of readings is its probability. What is left out, the unexplored mass, is one minus the sum of the shares.
+    A set of readings is its probability. What is left out, the unexplored mass, is one minus the sum of the
+    shares.
     """
 
     def __init__(self, min_mass: float) -> None:

@@ -9,6 +9,7 @@ from ..requests import Request, Sentence
 from ..voting import Votes, shift
 from .decoding import Job
 
+
 def in_windows(
     requests: Iterable[Request],
     make: Callable[[Request], Job],
@@ -51,9 +52,7 @@ def _together(starts: list[int], votes: list[Votes]) -> Votes:
     return Votes(dict(spans), max(part.unexplored for part in votes))
 
 
-def _cut(
-    start: int, request: Request, make: Callable[[Request], Job], limit: int
-) -> Iterator[tuple[int, Job]]:
+def _cut(start: int, request: Request, make: Callable[[Request], Job], limit: int) -> Iterator[tuple[int, Job]]:
     """Halve a request until its parts fit. Gives their jobs, each with the token at which it begins."""
     job = make(request)
     if job.size <= limit:

@@ -1,0 +1,43 @@
+"""Strict span scores: a prediction is right if start, end and label are."""
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple, TypeVar
+
+S = TypeVar("S")
+
+
+class Counts(NamedTuple):
+    """True positives, predictions and gold spans."""
+
+    right: int = 0
+    predicted: int = 0
+    gold: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":  # type: ignore[override]
+        return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    @property
+    def precision(self) -> float:
+        """The share of predictions that are right, in [0, 1]; 0 without predictions."""
+        return self.right / self.predicted if self.predicted else 0.0
+
+    @property
+    def recall(self) -> float:
+        """The share of gold spans that were found, in [0, 1]; 0 without gold spans."""
+        return self.right / self.gold if self.gold else 0.0
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of precision and recall, in [0, 1]."""
+        total = self.predicted + self.gold
+        return 2 * self.right / total if total else 0.0
+
+
+def count(predicted: Collection[S], gold: Collection[S]) -> Counts:
+    """Compare the spans of one text."""
+    return Counts(len(set(predicted) & set(gold)), len(set(predicted)), len(set(gold)))
+
+
+def score(pairs: Iterable[tuple[Collection[S], Collection[S]]]) -> Counts:
+    """Compare the spans of many texts, each as (predicted, gold); micro-averaged."""
+    return sum((count(predicted, gold) for predicted, gold in pairs), Counts())

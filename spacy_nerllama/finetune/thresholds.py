@@ -1,0 +1,46 @@
+"""Tune an adapter's thresholds on the devel splits, with the real decoder."""
+
+import random
+from collections.abc import Iterable
+from itertools import islice
+
+from tqdm import tqdm
+
+from ..evaluation import Counts, best_thresholds
+from ..models import Llama
+from ..prompts import Prompt
+from ..requests import Request, TokenSpan
+from ..voting import Voting
+
+Example = tuple[Request, list[TokenSpan]]
+
+
+def tune(
+    model: Llama,
+    prompt: Prompt,
+    examples: Iterable[Example],
+    limit: int,
+    seed: int = 0,
+    max_batch_tokens: int = 4096,
+) -> dict[str, tuple[float, Counts]]:
+    """Find the best threshold of each label for exact votes.
+
+    model: The base with the adapter.
+    prompt: The prompt that it was trained with.
+    examples: Requests for one label each, with their gold spans.
+    limit: Use at most so many requests of each label, drawn at random.
+    RETURNS: For each label, its threshold and the counts with it.
+    """
+    by_label: dict[str, list[Example]] = {}
+    for request, gold in examples:
+        by_label.setdefault(request.labels[0][0], []).append((request, gold))
+    chosen: list[Example] = []
+    for mine in by_label.values():
+        random.Random(seed).shuffle(mine)
+        chosen += islice(mine, limit)
+    votes = model.vote((request for request, _ in chosen), prompt, Voting(), max_batch_tokens)
+    answers = [
+        (vote.spans, gold)
+        for vote, (_, gold) in zip(tqdm(votes, "Tuning thresholds", total=len(chosen)), chosen, strict=True)
+    ]
+    return best_thresholds(answers)

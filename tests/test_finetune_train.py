@@ -1,0 +1,154 @@
+"""`finetune` from a recipe to an adapter folder, with the real Trainer, PEFT and NF4, on a tiny base."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import spacy
+from safetensors.torch import load_file
+from spacy.tokens import Doc, DocBin, Span
+from spacy.vocab import Vocab
+
+from spacy_nerllama.finetune.recipe import Recipe, read_recipe
+from spacy_nerllama.finetune.train import finetune
+
+RECIPE = """
+[base]
+name = "{base}"
+quantization = {quantization}
+dtype = "float32"
+device = "cpu"
+
+[adapter]
+r = 4
+
+[corpora]
+
+[corpora.ours]
+train = "{train}"
+devel = "{devel}"
+
+[corpora.ours.labels]
+DISEASE = "disease"
+
+[prompt]
+@misc = "nerllama.CompactPrompt.v1"
+
+[training]
+loss = "decision"
+epochs = 4
+learning_rate = 0.02
+batch_tokens = 128
+save_steps = 4
+
+[thresholds]
+limit = 8
+"""
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Sentences in which the word after "has" is a disease."""
+    docs = DocBin()
+    for who in ("Anna", "Bert", "Carla", "David", "Emma", "Felix"):
+        for what in ("gout", "asthma", "measles"):
+            doc = Doc(Vocab(), words=[who, "has", what, "."], spaces=[True, True, False, False])
+            doc.set_ents([Span(doc, 2, 3, "DISEASE")])
+            docs.add(doc)
+    docs.to_disk(tmp_path / "train.spacy")
+    devel = DocBin()
+    for what in ("cholera", "gout"):
+        doc = Doc(Vocab(), words=["Gina", "has", what, "."], spaces=[True, True, False, False])
+        doc.set_ents([Span(doc, 2, 3, "DISEASE")])
+        devel.add(doc)
+    devel.to_disk(tmp_path / "devel.spacy")
+    return tmp_path
+
+
+def recipe_of(corpus: Path, base: Path, quantization: str = "null", **overrides) -> tuple[Recipe, object]:
+    path = corpus / "recipe.cfg"
+    text = RECIPE.format(
+        base=base, quantization=quantization, train=corpus / "train.spacy", devel=corpus / "devel.spacy"
+    )
+    path.write_text(text, "utf8")
+    return read_recipe(path, {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def weights(folder: Path) -> dict:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def losses(folder: Path) -> list[float]:
+    return [entry["eval_loss"] for entry in json.loads((folder / "history.json").read_text()) if "eval_loss" in entry]
+
+
+@pytest.mark.parametrize("quantization", ["null", '"nf4"'])
+def test_a_recipe_gives_an_adapter_that_the_component_takes(corpus: Path, tiny_base: Path, quantization: str):
+    folder = finetune(*recipe_of(corpus, tiny_base, quantization), corpus / "adapter")
+    assert losses(folder)[-1] < losses(folder)[0]
+    meta = json.loads((folder / "meta.json").read_text())
+    assert meta["labels"] == {"DISEASE": "disease"}
+    assert meta["generates_text"] is False
+    assert set(meta["thresholds"]) == {"DISEASE"}
+    nlp = spacy.blank("en")
+    model = {"@llm_models": "nerllama.Llama.v1", "name": str(tiny_base), "adapter": str(folder)}
+    nlp.add_pipe("nerllama_ner", config={"model": model})
+    doc = nlp("Anna has gout.")
+    assert ("gout", "DISEASE") in [(span.text, span.label_) for span in doc.spans["nerllama"]]
+
+
+@pytest.mark.parametrize("loss", ["response", "full"])
+def test_text_losses_give_adapters_that_say_they_generate_text(corpus: Path, tiny_base: Path, loss: str):
+    recipe = recipe_of(corpus, tiny_base, training__loss=loss, training__epochs=1, thresholds__limit=0)
+    folder = finetune(*recipe, corpus / "adapter")
+    assert json.loads((folder / "meta.json").read_text())["generates_text"] is True
+
+
+def test_a_resumed_run_gives_the_adapter_of_an_uninterrupted_one(corpus: Path, tiny_base: Path):
+    once = recipe_of(corpus, tiny_base, thresholds__limit=0)
+    whole = finetune(*once, corpus / "whole")
+    checkpoint = sorted((corpus / "whole" / "checkpoints").iterdir(), key=lambda path: int(path.name.split("-")[1]))[0]
+    resumed = corpus / "resumed" / "checkpoints"
+    resumed.mkdir(parents=True)
+    checkpoint.rename(resumed / checkpoint.name)
+    again = finetune(*once, corpus / "resumed", resume=True)
+    mine, theirs = weights(again), weights(whole)
+    assert mine.keys() == theirs.keys()
+    assert all(mine[name].equal(theirs[name]) for name in mine)
+
+
+def test_checkpoints_are_not_overwritten_by_chance(corpus: Path, tiny_base: Path):
+    recipe = recipe_of(corpus, tiny_base, thresholds__limit=0, training__epochs=1)
+    finetune(*recipe, corpus / "adapter")
+    with pytest.raises(FileExistsError, match="--resume"):
+        finetune(*recipe, corpus / "adapter")
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
+    from spacy_nerllama.finetune import train
+
+    collate = train.decision_batch
+    batches = []
+
+    def interrupting(*args, **kwargs):
+        batches.append(1)
+        if len(batches) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return collate(*args, **kwargs)
+
+    monkeypatch.setattr(train, "decision_batch", interrupting)
+    recipe = recipe_of(corpus, tiny_base, thresholds__limit=0)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*recipe, corpus / "adapter")
+    assert list((corpus / "adapter" / "checkpoints").glob("checkpoint-*"))
+    assert not (corpus / "adapter" / "adapter_model.safetensors").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finetune(*recipe, corpus / "adapter", resume=True)
+    assert (corpus / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_a_missing_corpus_file_names_the_command_that_makes_it(corpus: Path, tiny_base: Path):
+    (corpus / "train.spacy").unlink()
+    with pytest.raises(FileNotFoundError, match="nerllama convert"):
+        finetune(*recipe_of(corpus, tiny_base), corpus / "adapter")
