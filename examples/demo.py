@@ -82,8 +82,9 @@ def show(doc: Doc) -> None:
     print_table(entities, header)
     others = [row(span, vote, number) for span, vote in runners_up(doc)]
     if others:
-        print(f"Runners-up: spans that got a vote and were not kept ({min(len(others), RUNNERS_UP)} of {len(others)})")
-        print_table(others[:RUNNERS_UP], header)
+        shown = others[:RUNNERS_UP]
+        print(f"Runners-up: spans that got a vote and were not kept ({len(shown)} of {len(others)})")
+        print_table(shown, header)
 
 
 def marked(span: Span, colors: dict[str, int]) -> str:

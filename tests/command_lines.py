@@ -4,11 +4,11 @@ import shlex
 from pathlib import Path
 
 import click
-import spacy_nerllama.cli  # noqa: F401 (adds our commands)
 from confection import Config
 from spacy.cli._util import app, parse_config_overrides
 from typer.main import get_command
 
+import spacy_nerllama.cli  # noqa: F401 (adds our commands)
 from spacy_nerllama.finetune.recipe import read_recipe
 
 ROOT = Path(__file__).parent.parent

@@ -1,6 +1,8 @@
 import json
 import os
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 # Before any import of a Hugging Face library: the tests reach no network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -101,3 +103,26 @@ def tiny(tiny_base: Path):
     model = Llama(str(tiny_base), dtype="float32", device="cpu")
     model.load()
     return model
+
+
+@pytest.fixture(scope="session")
+def real(base_path: Path):
+    """The real base model in float32, with the bundled adapter where there is one."""
+    from spacy_nerllama.models import Llama
+    from spacy_nerllama.models.llama import BUNDLED_ADAPTER
+
+    model = Llama(dtype="float32", device="cpu")
+    if not (files("spacy_nerllama") / "assets" / BUNDLED_ADAPTER).is_dir():
+        model.set_adapter(None)
+    model.load()
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_base: Path) -> dict[str, Any]:
+    """A config of the component with the tiny base, and a threshold that some of its arbitrary votes reach."""
+    return {
+        "labels": {"DISEASE": "disease", "GENE": "gene or protein"},
+        "model": {"name": str(tiny_base), "dtype": "float32", "device": "cpu"},
+        "voting": {"threshold": 0.2},
+    }

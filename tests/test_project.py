@@ -21,7 +21,8 @@ from spacy_nerllama.pipe import DEFAULT_CONFIG
 
 PUBTATOR = (
     "1|t|Flecainide in Brugada syndrome.\n1|a|It made ataxia worse.\n"
-    "1\t0\t10\tFlecainide\t{chemical}\tX\n1\t14\t30\tBrugada syndrome\t{disease}\tX\n1\t40\t46\tataxia\t{disease}\tX\n\n"
+    "1\t0\t10\tFlecainide\t{chemical}\tX\n1\t14\t30\tBrugada syndrome\t{disease}\tX\n"
+    "1\t40\t46\tataxia\t{disease}\tX\n\n"
 )
 IOB = "Some\tO\n{word}\tB-{label}\nhere\tO\n.\tO\n\nNone\tO\nthere\tO\n.\tO\n\n"
 LABEL_OF = {"NCBI-disease": "Disease", "BC5CDR-chem": "Chemical", "BC5CDR-disease": "Disease", "BC2GM": "GENE"}
@@ -140,20 +141,6 @@ def corpora(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tiny_base(encoder, tmp_path: Path) -> Path:
-    """A random Llama of two layers with the real tokenizer."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    folder = tmp_path / "base"
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(encoder.tokenizer), **sizes)).save_pretrained(folder)
-    encoder.tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
 def commands_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs the project's commands in this process, which has the libraries loaded; gives the list of them."""
     lines: list[str] = []
@@ -216,7 +203,4 @@ def test_the_whole_project_runs_and_a_second_run_does_nothing(
 
 def span_votes(doc: spacy.tokens.Doc) -> dict[tuple[str, str], float]:
     group = doc.spans["nerllama"]
-    return {
-        (span.text, span.label_): float(vote)
-        for span, vote in zip(group, group.attrs["scores"], strict=True)
-    }
+    return {(span.text, span.label_): float(vote) for span, vote in zip(group, group.attrs["scores"], strict=True)}

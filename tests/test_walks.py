@@ -43,7 +43,11 @@ def distribution(before: tuple[int, ...], choices: tuple[int, ...]) -> list[floa
 
 
 def enumerate_readings(
-    grammar: Grammar, min_mass: float = 0.0, state: State | None = None, ids: tuple[int, ...] = (), mass: float = 1.0
+    grammar: Grammar,
+    min_mass: float = 0.0,
+    state: State | None = None,
+    ids: tuple[int, ...] = (),
+    mass: float = 1.0,
 ) -> Iterator[tuple[Spans, float]]:
     """Every reading with its probability: those that leave the copy by choices of at least `min_mass`."""
     state = State() if state is None else state

@@ -1,6 +1,7 @@
 """LoRA adapters: read and write them, and put one on a base."""
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -81,7 +82,11 @@ class Adapter:
             raise ValueError(Errors.E055.format(reason=error)) from error
         name = self.config.get("base_model_name_or_path")
         try:
-            model = get_peft_model(base, LoraConfig.from_peft_type(**{**self.config, "inference_mode": True}))
+            # The base is here, whatever its name was where the adapter was trained.
+            config = {**self.config, "inference_mode": True, "base_model_name_or_path": None}
+            with warnings.catch_warnings():  # peft 0.21 calls what transformers 5 has renamed
+                warnings.simplefilter("ignore", FutureWarning)
+                model = get_peft_model(base, LoraConfig.from_peft_type(**config))
             result: Any = set_peft_model_state_dict(model, weights)
         except (RuntimeError, ValueError) as error:  # torch: sizes differ; peft: it has no such layers
             reason = str(error).splitlines()[-1].strip()

@@ -28,7 +28,7 @@ from .engine import Row, Scores
 from .tokens import PromptIds
 from .walks import Branch, Floats, Walk
 
-POOL = 4
+POOL = 2
 """How many batches' worth of tokens wait in the pool, so that rows of about the same length find each other."""
 
 
@@ -184,12 +184,10 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
             return
         batch = _take(pool, max_batch_tokens)
         scores = engine.score([item.row for item in batch])
-        # What goes on comes first: only few jobs at a time have pasts in memory, and they are done soon.
-        pool[:0] = [
-            following
-            for i, item in enumerate(batch)
-            for following in item.spread(scores.logits[i], temperature, partial(scores.past, i))
-        ]
+        # What goes on waits at the end, behind first passes: it meets what goes on of other jobs there, and batches
+        # stay large.
+        for i, item in enumerate(batch):
+            pool += item.spread(scores.logits[i], temperature, partial(scores.past, i))
         while results and not results[0].waiting:
             yield results.popleft().votes()
 
@@ -214,7 +212,7 @@ def _first(job: Job, result: _Result, past: Tensor | None, before: tuple[int, ..
 
 
 def _take(pool: list[_Item], max_batch_tokens: int) -> list[_Item]:
-    """Take a batch out of the pool: its first row, and rows of about the same length."""
+    """Take a batch out of the pool: what waits longest, and rows of about the same length."""
     rows = [item.row for item in pool]
     first = len(rows[0].ids)
     order = sorted(range(len(pool)), key=lambda i: abs(len(rows[i].ids) - first))

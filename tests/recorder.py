@@ -1,0 +1,67 @@
+"""An engine that remembers what it was asked, and sentences and jobs for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import spacy
+from torch import Tensor
+
+from spacy_nerllama.grammar import Grammar
+from spacy_nerllama.marking import SINGLE, MarkingScheme
+from spacy_nerllama.models.decoding import Job
+from spacy_nerllama.models.engine import Engine, Row
+from spacy_nerllama.models.walks import make_walk
+from spacy_nerllama.prompts import CompactPrompt
+from spacy_nerllama.requests import Request, Sentence
+from spacy_nerllama.voting import Voting
+
+NLP = spacy.blank("en")
+DISEASE = (("DISEASE", "disease"),)
+GENE = (("GENE", "gene or protein"),)
+
+
+def sentence(text: str) -> Sentence:
+    """A sentence of spaCy's tokens."""
+    doc = NLP(text)
+    return Sentence(tuple(t.text for t in doc), tuple(bool(t.whitespace_) for t in doc))
+
+
+def make_job(encoder: Any, request: Request, voting: Voting, scheme: MarkingScheme = SINGLE) -> Job:
+    """A job as the local model makes it."""
+    prompt = encoder.prompt(CompactPrompt()(request))
+    return Job(prompt, Grammar(request, scheme, encoder.piece), make_walk(request, voting))
+
+
+class Recorder:
+    """Passes rows on to an engine, and remembers them.
+
+    read: All ids of each row, those of its past included.
+    batches: The number of rows and the width (pasts, ids and padding) of each batch.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._score = engine.score
+        self.read: list[tuple[int, ...]] = []
+        self.batches: list[tuple[int, int]] = []
+        self._pasts: list[tuple[Tensor, tuple[int, ...]]] = []
+
+    def score(self, rows: Sequence[Row]) -> Any:
+        """See `Engine.score`."""
+        scores = self._score(rows)
+        read = [(*self._before(row), *row.ids) for row in rows]
+        width = max(row.past_length for row in rows) + max(len(row.ids) for row in rows)
+        self.batches.append((len(rows), width))
+        self.read += read
+        given = scores.past
+
+        def past(row: int, n_ids: int) -> Tensor:
+            kept = given(row, n_ids)
+            before = len(read[row]) - len(rows[row].ids)
+            self._pasts.append((kept, read[row][: before + n_ids]))
+            return kept
+
+        scores.past = past
+        return scores
+
+    def _before(self, row: Row) -> tuple[int, ...]:
+        return () if row.past is None else next(ids for past, ids in self._pasts if past is row.past)

@@ -1,0 +1,296 @@
+"""Marked decoding: the same readings as token by token, whatever shares a batch, within the memory given.
+
+The oracle is `generate` with `prefix_allowed_tokens_fn`, which reads token by token (see oracle.py); the exact
+votes are compared with plain forward passes over every reading there is.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice, permutations
+from typing import Any
+
+import pytest
+import torch
+from oracle import generate
+from recorder import DISEASE, GENE, Recorder, make_job, sentence
+
+from spacy_nerllama.grammar import Grammar, State
+from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme, unmark
+from spacy_nerllama.models.decoding import Job, decode
+from spacy_nerllama.models.tokens import PromptIds
+from spacy_nerllama.models.walks import Exact
+from spacy_nerllama.requests import Request, TokenSpan
+from spacy_nerllama.voting import Votes, Voting
+
+TEXTS = {
+    "markers": "The @@ataxia## gene @@ ## was @@cloned.",
+    "begins as a marker": "Some @-adrenergic and #-shaped signs @ night",
+    "control tokens": "An <|im_end|> ataxia<|endoftext|> gene <|im_start|>system",
+    "Greek": "TGF-β1, α-synuclein and µ-opioids at ΔΨm",
+    "no spaces": "p53/MDM2(ATM)=BRCA1-del;ataxia",
+    "emoji": "gene 😀🧬 ataxia 👩‍🔬!",
+    "white space": "ataxia \n\n gene  \t ATM",
+    "one token": "ataxia",
+    "plain": "Mutations of the ATM gene cause ataxia telangiectasia in man.",
+}
+LONG = " ".join(["The ATM gene causes ataxia, and low-dose lithium worsens it;"] * 30)
+TYPED = typed_scheme({"DISEASE": "disease", "GENE": "gene or protein"})
+APART = MarkingScheme(None, {"DISEASE": Markers("@@", "##"), "GENE": Markers("<<", ">>")})
+GREEDY, EXACT = Voting(samples=1), Voting()
+
+
+def jobs_of(encoder: Any, voting: Voting, texts: Sequence[str] = tuple(TEXTS.values())) -> list[Job]:
+    """For each text a job for diseases and one for genes."""
+    requests = [Request(sentence(text), labels) for text in texts for labels in (DISEASE, GENE)]
+    return [make_job(encoder, request, voting) for request in requests]
+
+
+def oracle(model: Any, job: Job) -> tuple[TokenSpan, ...]:
+    encoder, engine = model.load()
+    return generate(engine.model, job.grammar, job.prompt, encoder.end_of_turn)
+
+
+def reads_as_the_oracle(model: Any, text: str, labels: tuple, scheme: MarkingScheme = SINGLE) -> int:
+    """Compare one greedy reading. Gives its number of mentions."""
+    encoder, engine = model.load()
+    job = make_job(encoder, Request(sentence(text), labels), GREEDY, scheme)
+    (votes,) = decode([job], engine, 1.0, 8192)
+    expected = oracle(model, job)
+    assert votes == Votes(dict.fromkeys(expected, 1.0), 0.0)
+    return len(expected)
+
+
+# With the tiny random model, nearly every place has a surprise.
+
+
+def test_long_text_is_long() -> None:
+    assert len(sentence(LONG).words) >= 300
+
+
+@pytest.mark.parametrize("text", [*TEXTS.values(), LONG], ids=[*TEXTS, "long"])
+def test_the_greedy_reading(tiny, text: str) -> None:
+    for labels in (DISEASE, GENE):
+        reads_as_the_oracle(tiny, text, labels)
+
+
+def test_the_texts_have_mentions_in_their_readings(tiny) -> None:
+    assert sum(reads_as_the_oracle(tiny, text, DISEASE) for text in TEXTS.values()) > len(TEXTS)
+
+
+@pytest.mark.parametrize("scheme", [TYPED, APART], ids=["sharing first ids", "apart"])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_the_greedy_reading_of_several_labels(tiny, text: str, scheme: MarkingScheme) -> None:
+    reads_as_the_oracle(tiny, text, (*DISEASE, *GENE), scheme)
+
+
+# The real model, in float32, with its adapter where there is one.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_the_greedy_reading_of_the_real_model(real, text: str) -> None:
+    reads_as_the_oracle(real, text, DISEASE)
+
+
+@pytest.mark.slow
+def test_the_greedy_reading_of_the_real_model_in_a_long_text(real) -> None:
+    reads_as_the_oracle(real, LONG, DISEASE)
+
+
+@pytest.mark.slow
+def test_the_real_model_in_batches(real) -> None:
+    """What is compared above one by one, together: in float32 every reading stays the same."""
+    encoder, engine = real.load()
+    alone = [next(decode([job], engine, 1.0, 8192)) for job in jobs_of(encoder, GREEDY)]
+    assert list(decode(jobs_of(encoder, GREEDY), engine, 1.0, 512)) == alone
+    assert any(votes.spans for votes in alone)
+
+
+# Exact votes are the probabilities of spans.
+
+
+def every_reading(grammar: Grammar, state: State | None = None) -> Iterator[tuple[tuple[int, ...], tuple]]:
+    """The ids and the spans of every reading."""
+    state = state or State()
+    choices = grammar.choices(state)
+    if not choices:
+        yield (), grammar.last_span(state)
+    for choice in choices:
+        following, span = grammar.advance(state, choice)
+        for ids, spans in every_reading(grammar, following):
+            yield (choice, *ids), ((span, *spans) if span else spans)
+
+
+def probability(model: torch.nn.Module, job: Job, ids: tuple[int, ...], temperature: float) -> float:
+    """The probability of a reading: one plain forward pass, each choice renormalised over the legal ids."""
+    prompt = [*job.prompt.shared, *job.prompt.own]
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 :].double() / temperature
+    everything = logits.softmax(-1)
+    state, product = State(), 1.0
+    for at, chosen in zip(everything, ids, strict=False):
+        legal = list(job.grammar.choices(state))
+        product *= float(at[chosen] / at[legal].sum())
+        state, _ = job.grammar.advance(state, chosen)
+    return product
+
+
+def brute_force(model: torch.nn.Module, job: Job, temperature: float) -> dict[TokenSpan, float]:
+    votes: dict[TokenSpan, float] = {}
+    for ids, spans in every_reading(job.grammar):
+        mass = probability(model, job, ids, temperature)
+        for span in spans:
+            votes[span] = votes.get(span, 0.0) + mass
+    return votes
+
+
+CASES = [
+    ("ATM @-x\n\n.", GENE, SINGLE, 1.0),
+    ("low (ATM)", GENE, SINGLE, 0.5),
+    ("no #1 β", DISEASE, SINGLE, 2.0),
+    ("ATM fell", (*DISEASE, *GENE), TYPED, 1.0),
+    ("p53 up", (*DISEASE, *GENE), APART, 1.0),
+]
+
+
+@pytest.mark.parametrize(("text", "labels", "scheme", "temperature"), CASES)
+def test_exact_votes(tiny, text: str, labels: tuple, scheme: MarkingScheme, temperature: float) -> None:
+    encoder, engine = tiny.load()
+    job = make_job(encoder, Request(sentence(text), labels), Voting(min_mass=0.0), scheme)
+    recorder = Recorder(engine)
+    (votes,) = decode([job], recorder, temperature, 4096)
+    expected = brute_force(engine.model, job, temperature)
+    assert votes.spans == pytest.approx(expected, abs=1e-5)
+    assert votes.unexplored == pytest.approx(0.0, abs=1e-9)
+    lengths = {len(ids) for ids, _ in every_reading(job.grammar)}
+    assert max(map(len, recorder.read)) == len(job.prompt.shared) + len(job.prompt.own) + max(lengths) <= job.size
+
+
+def test_exact_votes_that_leave_out_branches(tiny) -> None:
+    """They are renormalised by what was explored, and the rest is reported."""
+    encoder, engine = tiny.load()
+    request = Request(sentence("ATM and p53 fell"), GENE)
+    (whole,) = decode([make_job(encoder, request, Voting(min_mass=0.0))], engine, 1.0, 4096)
+    (part,) = decode([make_job(encoder, request, Voting(min_mass=0.1))], engine, 1.0, 4096)
+    assert 0.0 < part.unexplored < 1.0
+    assert part.spans.keys() < whole.spans.keys()
+    for span, vote in whole.spans.items():
+        explored = part.spans.get(span, 0.0) * (1 - part.unexplored)
+        assert -1e-6 <= vote - explored <= part.unexplored + 1e-6
+
+
+def test_samples_agree_with_exact_votes(tiny) -> None:
+    encoder, engine = tiny.load()
+    request, k = Request(sentence("ATM and p53 fell"), GENE), 500
+    (exact,) = decode([make_job(encoder, request, Voting(min_mass=0.0))], engine, 1.0, 4096)
+    (drawn,) = decode([make_job(encoder, request, Voting(samples=k))], engine, 1.0, 4096)
+    assert drawn.unexplored == 0.0
+    assert drawn.spans.keys() <= exact.spans.keys()
+    for span, vote in exact.spans.items():
+        assert abs(drawn.spans.get(span, 0.0) - vote) <= 4.5 * math.sqrt(vote * (1 - vote) / k) + 1 / k
+    assert all(share == round(share * k) / k for share in drawn.spans.values()), "k votes are counted exactly"
+
+
+# Batches change nothing but time and memory.
+
+
+@pytest.mark.parametrize("voting", [GREEDY, Voting(samples=5), EXACT], ids=["greedy", "samples", "exact"])
+@pytest.mark.parametrize("max_batch_tokens", [160, 700, 4096])
+def test_a_batch_gives_the_same_as_one_by_one(tiny, voting: Voting, max_batch_tokens: int) -> None:
+    encoder, engine = tiny.load()
+    alone = [votes for job in jobs_of(encoder, voting) for votes in decode([job], engine, 1.0, 4096)]
+    recorder = Recorder(engine)
+    together = list(decode(jobs_of(encoder, voting), recorder, 1.0, max_batch_tokens))
+    assert len(together) == len(alone)
+    for one, other in zip(together, alone, strict=True):
+        assert one.spans == pytest.approx(other.spans, abs=1e-4)
+        assert one.unexplored == pytest.approx(other.unexplored, abs=1e-4)
+    assert all(rows * width <= max_batch_tokens for rows, width in recorder.batches)
+    assert max(rows for rows, _ in recorder.batches) > 1
+
+
+def test_the_order_of_jobs_changes_only_the_order_of_votes(tiny) -> None:
+    encoder, engine = tiny.load()
+    texts = [TEXTS["plain"], TEXTS["markers"], TEXTS["one token"]]
+    by_text = {text: list(decode(jobs_of(encoder, GREEDY, [text]), engine, 1.0, 4096)) for text in texts}
+    assert len(set(map(str, by_text.values()))) == 3
+    for order in permutations(texts):
+        votes = list(decode(jobs_of(encoder, GREEDY, order), engine, 1.0, 4096))
+        assert votes == [vote for text in order for vote in by_text[text]]
+
+
+@pytest.mark.parametrize("voting", [GREEDY, Voting(samples=5), EXACT], ids=["greedy", "samples", "exact"])
+@pytest.mark.parametrize("scheme", [SINGLE, TYPED], ids=["single", "typed"])
+def test_every_reading_without_its_markers_is_its_sentence(tiny, voting: Voting, scheme: MarkingScheme) -> None:
+    encoder, engine = tiny.load()
+    labels = DISEASE if scheme is SINGLE else (*DISEASE, *GENE)
+    jobs = [make_job(encoder, Request(sentence(text), labels), voting, scheme) for text in TEXTS.values()]
+    recorder = Recorder(engine)
+    list(decode(jobs, recorder, 1.0, 4096))
+    prompts = {(*job.prompt.shared, *job.prompt.own): job for job in jobs}
+    for read in recorder.read:
+        ((prompt, job),) = [(p, job) for p, job in prompts.items() if read[: len(p)] == p]
+        check_reading(encoder, job.grammar, scheme, read[len(prompt) :])
+    assert len(recorder.read) > len(jobs)
+
+
+def check_reading(encoder: Any, grammar: Grammar, scheme: MarkingScheme, ids: tuple[int, ...]) -> None:
+    state, spans = State(), []
+    for token_id in ids:
+        assert token_id in grammar.choices(state)
+        state, span = grammar.advance(state, token_id)
+        spans += [span] if span else []
+    assert grammar.choices(state) == (), "it is whole"
+    left_open = grammar.last_span(state)
+    marked = mark(grammar.sentence, [*spans, *left_open], scheme)
+    written = encoder.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    assert written == join(marked[:-1] if left_open else marked)
+    assert unmark(marked)[0] == grammar.sentence.text
+
+
+def test_the_beginning_that_prompts_share_is_read_once(tiny) -> None:
+    encoder, engine = tiny.load()
+    jobs = jobs_of(encoder, EXACT, [TEXTS["plain"], TEXTS["Greek"]])
+    recorder = Recorder(engine)
+    together = list(decode(jobs, recorder, 1.0, 4096))
+    for job in jobs[::2]:
+        assert recorder.read.count(job.prompt.shared) == 1
+    apart = [jobs[i] for i in (0, 2, 1, 3)]  # jobs of one sentence do not follow each other: nothing is shared
+    recorder = Recorder(engine)
+    votes = list(decode(apart, recorder, 1.0, 4096))
+    assert jobs[0].prompt.shared not in recorder.read
+    for one, other in zip(together, [votes[i] for i in (0, 2, 1, 3)], strict=True):
+        assert one.spans == pytest.approx(other.spans, abs=1e-4)
+
+
+def test_prompts_that_are_all_shared(tiny) -> None:
+    """A prompt may have nothing of its own; then there is nothing to go on from after a shared pass."""
+    encoder, engine = tiny.load()
+    grammar = Grammar(Request(sentence("ATM fell"), GENE), SINGLE, encoder.piece)
+    job = Job(PromptIds((5, 6, 7), ()), grammar, Exact(0.0))
+    (alone,) = decode([job], engine, 1.0, 4096)
+    assert alone.spans
+    for votes in decode([job, job], engine, 1.0, 4096):
+        assert votes.spans == pytest.approx(alone.spans, abs=1e-5)
+
+
+def test_jobs_are_a_stream(tiny) -> None:
+    """Of endless jobs only some are taken ahead, also where all of them are the same sentence."""
+    encoder, engine = tiny.load()
+    taken = 0
+
+    def endless(texts: Sequence[str]) -> Iterator[Job]:
+        nonlocal taken
+        while True:
+            for job in jobs_of(encoder, EXACT, texts):
+                taken += 1
+                yield job
+
+    for texts in (list(TEXTS.values()), [TEXTS["plain"]]):
+        taken = 0
+        assert len(list(islice(decode(endless(texts), engine, 1.0, 256), 20))) == 20
+        assert taken < 100
+
+
+def test_no_jobs(tiny) -> None:
+    assert list(decode([], tiny.load().engine, 1.0, 4096)) == []

@@ -1,0 +1,111 @@
+"""The engine: a batch of rows gives what each row gives alone, and alone what the plain model gives."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from spacy_nerllama.models.engine import Engine, Row
+
+TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
+CHOICES = (300, 17, 4000)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny) -> Engine:
+    return tiny.load().engine
+
+
+def ids(length: int, seed: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(0, 40_000, (length,), generator=generator).tolist())
+
+
+def plain(engine: Engine, read: tuple[int, ...]) -> Tensor:
+    """All logits of the plain model. *Shape:* (ids, vocabulary)"""
+    with torch.inference_mode():
+        return engine.model(torch.tensor([read])).logits[0]
+
+
+def test_logits_of_the_choices(engine: Engine) -> None:
+    read = ids(12, 0)
+    (logits,) = engine.score([Row(None, read, ((3, CHOICES), (11, CHOICES[:2])))]).logits
+    expected = plain(engine, read)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits[0], expected[3, list(CHOICES)], **TOLERANCE)
+    torch.testing.assert_close(logits[1, :2], expected[11, list(CHOICES[:2])], **TOLERANCE)
+    assert logits[1, 2] == -torch.inf, "padded"
+
+
+def test_rows_with_pasts_of_any_length_share_a_batch(engine: Engine) -> None:
+    """Each goes on from its own past, and the positions and masks of the others do not reach it."""
+    begun = [ids(n, seed=n) for n in (30, 7, 19)]
+    going_on = [(0, 30, ids(4, 50)), (0, 11, ids(9, 51)), (1, 7, ids(1, 52)), (2, 1, ids(6, 53))]
+    first = engine.score([Row(None, read, ()) for read in begun])
+    rows = [Row(first.past(i, n), more, ((len(more) - 1, CHOICES),)) for i, n, more in going_on]
+    rows.append(Row(None, ids(8, 54), ((0, CHOICES), (7, CHOICES))))
+    assert [row.past_length for row in rows] == [30, 11, 7, 1, 0]
+
+    second = engine.score(rows)
+    for (i, n, more), logits in zip(going_on, second.logits, strict=False):
+        expected = plain(engine, (*begun[i][:n], *more))[-1, list(CHOICES)]
+        torch.testing.assert_close(logits[0], expected, **TOLERANCE)
+    torch.testing.assert_close(second.logits[-1], plain(engine, ids(8, 54))[[0, 7]][:, list(CHOICES)], **TOLERANCE)
+
+    # And on from there: a past of a past, cut in the middle of what the row read itself.
+    third = engine.score(
+        [Row(second.past(1, 5), ids(3, 55), ((2, CHOICES),)), Row(second.past(3, 6), ids(2, 56), ((1, CHOICES),))]
+    )
+    for logits, read in zip(
+        third.logits,
+        [(*begun[0][:11], *ids(9, 51)[:5], *ids(3, 55)), (*begun[2][:1], *ids(6, 53), *ids(2, 56))],
+        strict=True,
+    ):
+        torch.testing.assert_close(logits[0], plain(engine, read)[-1, list(CHOICES)], **TOLERANCE)
+
+
+def test_the_tests_can_fail(engine: Engine) -> None:
+    """In the tiny model a logit depends on every id before it, the first one too, and on positions."""
+    read = ids(12, 0)
+    right = plain(engine, read)[-1, list(CHOICES)]
+    for wrong in ((*ids(1, 1), *read[1:]), read[1:], (*read[:5], *read[6:]), (read[1], read[0], *read[2:])):
+        assert (plain(engine, wrong)[-1, list(CHOICES)] - right).abs().max() > 0.01
+
+
+def test_rows_without_decisions(engine: Engine) -> None:
+    scores = engine.score([Row(None, ids(3, 0), ()), Row(None, ids(2, 1), ())])
+    assert [len(logits) for logits in scores.logits] == [0, 0]
+    mixed = engine.score([Row(None, ids(3, 0), ()), Row(None, ids(2, 1), ((1, CHOICES),))])
+    assert [len(logits) for logits in mixed.logits] == [0, 1]
+
+
+def test_the_context_is_the_models(engine: Engine) -> None:
+    assert engine.context == 4096
+
+
+def test_a_past_outlives_its_batch(engine: Engine) -> None:
+    """A kept past is a copy: what a later batch writes does not change it."""
+    scores = engine.score([Row(None, ids(9, 0), ())])
+    past = scores.past(0, 4)
+    before = past.clone()
+    engine.score([Row(past, ids(3, 1), ((2, CHOICES),)), Row(past, ids(5, 2), ())])
+    assert torch.equal(past, before)
+    assert past.shape == (2, 2, 2, 4, 8), "layers, keys and values, heads, length, head width"
+    assert past.untyped_storage().nbytes() == past.nbytes, "it does not keep the batch in memory"
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda head: torch.nn.Sequential(head),
+        lambda head: torch.nn.utils.parametrize.register_parametrization(head, "weight", torch.nn.Identity()),
+    ],
+)
+def test_an_output_head_that_is_not_a_plain_matrix(tiny_base, wrap: Callable) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    model.set_output_embeddings(wrap(model.get_output_embeddings()))
+    with pytest.raises(ValueError, match=r"^\[NL054\] .*Choose another adapter or base"):
+        Engine(model)

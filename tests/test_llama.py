@@ -1,0 +1,186 @@
+"""The local model: what is loaded, when, and what is said where it cannot be."""
+
+import copy
+import os
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recorder import DISEASE, GENE, sentence
+from spacy_llm.registry import registry
+
+from spacy_nerllama.models import Llama, loading
+from spacy_nerllama.models.adapter import Adapter
+from spacy_nerllama.models.loading import load_base, resolve_device, resolve_dtype
+from spacy_nerllama.prompts import CompactPrompt
+from spacy_nerllama.requests import Request
+from spacy_nerllama.voting import Votes, Voting
+
+REQUESTS = [
+    Request(sentence(text), labels)
+    for text in ("The ATM gene causes ataxia.", "No lithium (2 mg)")
+    for labels in (DISEASE, GENE)
+]
+
+
+def votes(model: Llama, voting: Voting | None = None) -> list[Votes]:
+    return list(model.vote(REQUESTS, CompactPrompt(), voting or Voting(), 4096))
+
+
+def tiny_llama(tiny_base: Path, **settings: Any) -> Llama:
+    return Llama(str(tiny_base), **{"dtype": "float32", "device": "cpu", **settings})
+
+
+def test_it_is_registered() -> None:
+    model = registry.llm_models.get("nerllama.Llama.v1")(name="some/where")
+    assert isinstance(model, Llama)
+    assert model.adapter is None
+
+
+def test_nothing_is_loaded_before_the_first_vote(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+    monkeypatch.setattr(loading, "load_base", lambda **base: loads.append(base) or load_base(**base))
+    model = tiny_llama(tiny_base)
+    assert (model.adapter, model.meta, loads) == (None, {}, [])
+    first = votes(model)
+    assert votes(model) == first
+    assert len(loads) == 1
+    assert len(first) == len(REQUESTS)
+    assert any(answer.spans for answer in first)
+
+
+def test_threads_load_it_once(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+    monkeypatch.setattr(loading, "load_base", lambda **base: loads.append(base) or load_base(**base))
+    model, found = tiny_llama(tiny_base), []
+    threads = [threading.Thread(target=lambda: found.append(votes(model))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert found == [found[0]] * 3
+
+
+def test_an_adapter_changes_the_votes(tiny: Llama, tiny_base: Path, tiny_adapter: Path) -> None:
+    model = tiny_llama(tiny_base, adapter=str(tiny_adapter))
+    assert model.meta["labels"] == {"DISEASE": "disease", "GENE": "gene or protein"}
+    with_adapter = votes(model)
+    assert with_adapter != votes(tiny)
+    model.set_adapter(None)
+    assert model.meta == {}
+    assert votes(model) == votes(tiny)
+    model.set_adapter(Adapter.from_folder(tiny_adapter))
+    assert votes(model) == with_adapter
+
+
+def test_its_settings_are_those_of_voting(tiny: Llama) -> None:
+    greedy = votes(tiny, Voting(samples=1))
+    assert {vote for answer in greedy for vote in answer.spans.values()} == {1.0}
+    assert votes(tiny, Voting(samples=10)) == votes(tiny, Voting(samples=10))
+    assert votes(tiny, Voting(samples=10)) != votes(tiny, Voting(samples=10, seed=1))
+    sharp = votes(tiny, Voting(temperature=1e-4))  # then all readings are the greedy one
+    for one, other in zip(sharp, greedy, strict=True):
+        assert one.spans == pytest.approx(other.spans, abs=1e-6)
+
+
+def test_nf4(tiny_base: Path) -> None:
+    """The linear layers in 4 bits, the embeddings and the output head as they are; it reads as ever."""
+    from bitsandbytes.nn import Linear4bit
+
+    model = tiny_llama(tiny_base, quantization="nf4", dtype="bfloat16")
+    engine = model.load().engine
+    layers = [name.rsplit(".")[-1] for name, part in engine.model.named_modules() if isinstance(part, Linear4bit)]
+    assert set(layers) == {f"{x}_proj" for x in ("q", "k", "v", "o", "gate", "up", "down")}
+    answers = votes(model)
+    assert any(answer.spans for answer in answers)
+    assert all(0 < vote <= 1 for answer in answers for vote in answer.spans.values())
+
+
+def test_nf4_with_an_adapter(tiny_base: Path, tiny_adapter: Path) -> None:
+    settings = {"quantization": "nf4", "dtype": "bfloat16"}
+    adapted = tiny_llama(tiny_base, adapter=str(tiny_adapter), **settings)
+    assert votes(adapted) != votes(tiny_llama(tiny_base, **settings))
+
+
+def test_a_missing_base_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NERLLAMA_HOME", str(tmp_path))
+    model = Llama()
+    model.set_adapter(None)
+    with pytest.raises(FileNotFoundError) as error:
+        votes(model)
+    assert str(error.value).startswith("[NL001] ")
+    assert str(error.value).endswith(" with: python -m spacy nerllama download")
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder", "~/no-such-folder", "no-such-file.gguf"])
+def test_a_base_that_is_not_there(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"^\[NL042\] .*no-such|^\[NL042\] .*/no/such"):
+        votes(Llama(name))
+
+
+@pytest.mark.parametrize("name", ["/no/such/adapter", "./no-such-adapter", "no-such-adapter"])
+def test_an_adapter_that_is_not_there(tiny_base: Path, name: str) -> None:
+    model = tiny_llama(tiny_base, adapter=name)
+    with pytest.raises(FileNotFoundError, match=r"^\[NL043\] "):
+        _ = model.adapter
+    with pytest.raises(FileNotFoundError, match=r"^\[NL043\] "):
+        votes(model)
+
+
+def test_an_adapter_of_another_base(tiny_base: Path, tiny_adapter: Path) -> None:
+    model = tiny_llama(tiny_base, adapter=str(tiny_adapter))
+    adapter = Adapter.from_folder(tiny_adapter)
+    base = {**adapter.meta["base"], "tokenizer": "another"}
+    model.set_adapter(Adapter(adapter.config, adapter.weights, {**adapter.meta, "base": base}))
+    for _ in range(2):  # nothing of the first try is kept
+        with pytest.raises(ValueError, match=r"^\[NL044\] "):
+            votes(model)
+
+
+@pytest.mark.parametrize("copied", [lambda model: pickle.loads(pickle.dumps(model)), copy.deepcopy])
+def test_a_copy_loads_for_itself(tiny_base: Path, tiny_adapter: Path, copied: Any) -> None:
+    model = tiny_llama(tiny_base, adapter=str(tiny_adapter))
+    expected = votes(model)
+    assert len(pickle.dumps(model)) < 200_000, "weights of the base are not in it"
+    again = copied(model)
+    assert again.adapter == model.adapter
+    assert votes(again) == expected
+
+
+def test_a_gpu_is_not_used_in_a_forked_process(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU in the tests: what PyTorch says after a fork is said for it."""
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    threads = torch.get_num_threads()
+    model = tiny_llama(tiny_base, device="auto")
+    model._process = os.getpid() + 1
+    try:
+        with pytest.raises(RuntimeError, match=r"^\[NL046\] .*n_process=1"):
+            votes(model)
+        on_cpu = tiny_llama(tiny_base)
+        on_cpu._process = os.getpid() + 1
+        assert len(votes(on_cpu)) == len(REQUESTS)
+        assert torch.get_num_threads() == 1, "the threads of the parent are gone"
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_devices_and_dtypes(tiny_base: Path) -> None:
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") == ("cuda:0" if torch.cuda.is_available() else "cpu")
+    assert resolve_dtype("float16", "cpu") is torch.float16
+    assert resolve_dtype("auto", "cpu") in (torch.float32, torch.bfloat16)
+    for dtype in (torch.float32, torch.bfloat16):
+        base, _ = load_base(str(tiny_base), dtype=str(dtype).removeprefix("torch."), device="cpu")
+        assert base.dtype is dtype
+        assert not base.training
+        assert not any(parameter.requires_grad for parameter in base.parameters())
+
+
+def test_votes_in_bfloat16_are_near(tiny: Llama, tiny_base: Path) -> None:
+    near = votes(tiny_llama(tiny_base, dtype="bfloat16"), Voting(min_mass=0.0))
+    for one, other in zip(near, votes(tiny, Voting(min_mass=0.0)), strict=True):
+        assert one.spans == pytest.approx(other.spans, abs=0.1)

@@ -1,0 +1,99 @@
+"""README and docs: their snippets run, their commands exist, their links lead somewhere."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from command_lines import ROOT, check_spacy_command
+from confection import Config
+
+from spacy_nerllama.finetune.recipe import read_recipe
+from spacy_nerllama.pipe import DEFAULT_CONFIG
+
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+ADAPTER = ROOT / "spacy_nerllama" / "assets" / "smollm2-135m"
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def shell_lines() -> list[str]:
+    found = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    return [line.partition("  #")[0].strip() for line in found]
+
+
+@pytest.fixture
+def bundled(base_path: Path) -> None:
+    """The real base and the bundled adapter."""
+    if not ADAPTER.is_dir():
+        if os.environ.get("CI") == "true":
+            raise FileNotFoundError(ADAPTER)
+        pytest.skip(f"there is no bundled adapter in {ADAPTER}")
+
+
+@pytest.mark.usefixtures("bundled")
+def test_the_snippets_of_the_readme_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    first, entities, *others = blocks(README, "python")
+    exec(first, names)
+    doc = names["doc"]
+    assert doc.ents
+    assert {ent.label_ for ent in doc.ents} <= {"DISEASE", "CHEMICAL", "GENE"}
+    assert len(doc.spans["nerllama"].attrs["scores"]) == len(doc.spans["nerllama"]) >= len(doc.ents)
+    assert (tmp_path / "pipeline" / "nerllama_ner" / "adapter").is_dir()
+    exec(entities, names)
+    assert len(capsys.readouterr().out.splitlines()) == len(doc.ents) + len(doc.spans["nerllama"])
+    for snippet in others:
+        exec(snippet, names)
+    assert len(others) == 2
+
+
+def test_the_config_in_the_readme_is_the_default() -> None:
+    (block,) = blocks(README, "ini")
+    text = re.sub(r" +#.*$", "", block, flags=re.MULTILINE)
+    component = Config().from_str(f"[components]\n{text}")["components"]["nerllama_ner"]
+    assert component.pop("factory") == "nerllama_ner"
+    assert component == DEFAULT_CONFIG
+
+
+def test_the_recipe_in_the_docs_is_valid(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "docs" / "finetuning.md", "ini")
+    path = tmp_path / "recipe.cfg"
+    path.write_text(re.sub(r" +#.*$", "", block, flags=re.MULTILINE))
+    recipe, _ = read_recipe(path)
+    assert recipe.labels == {"DISEASE": "disease"}
+
+
+@pytest.mark.parametrize("line", shell_lines())
+def test_a_command_of_the_docs_exists(line: str) -> None:
+    if line.startswith("make "):
+        target = line.split()[1]
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    elif line.startswith("python -m spacy "):
+        check_spacy_command(line)
+    else:
+        assert line == "pip install ."
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_exist(page: Path) -> None:
+    text = page.read_text("utf8")
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    for link in links:
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+    for script in re.findall(r"`python ([\w/]+\.py)", text):
+        assert (ROOT / script).is_file(), script
+    for module in re.findall(r"`([\w/]+\.py)`", text):
+        assert any(path.is_file() for path in (ROOT / module, ROOT / "spacy_nerllama" / module)), module
+
+
+def test_the_places_for_measured_output_are_marked() -> None:
+    text = README.read_text("utf8")
+    for name in ("demo output", "accuracy table"):
+        assert text.count(f"<!-- {name} -->") == text.count(f"<!-- end of {name} -->") == 1
