@@ -56,7 +56,7 @@ class Errors:
     # Models: NL040-NL069
     E040 = (
         "[NL040] {tokenizer} is not a byte-level BPE tokenizer: it changes a word by where it stands, and marked "
-        "decoding needs the same ids everywhere. Use a model with a byte-level tokenizer, such as Llama 3 or later."
+        "decoding needs the same ids everywhere. Use one with a byte-level tokenizer, such as Llama 3 or later."
     )
     E041 = (
         "[NL041] This base has no chat template, which the paper's prompt needs. Use an instruction-tuned base, "
@@ -90,9 +90,7 @@ class Errors:
         "[NL052] The label {label!r} has no description. Give what the prompt shall call it, for example "
         'labels = {{"{label}": "disease"}} or add_label("{label}", "disease").'
     )
-    E053 = (
-        "[NL053] The setting max_batch_tokens is {value}: it must be at least 64, so that a sentence fits."
-    )
+    E053 = "[NL053] The setting max_batch_tokens is {value}: it must be at least 64, so that a sentence fits."
     E054 = (
         "[NL054] The output head of this model is a {head}, and marked decoding needs a plain matrix: either the "
         "adapter changes the head (`lm_head` among its target_modules or modules_to_save), or it is quantised. "
@@ -112,9 +110,7 @@ class Errors:
         "output folder."
     )
     E063 = "[NL063] The corpora {corpora} give no training sequences: they have no sentences, or all too long."
-    E064 = (
-        "[NL064] There is no corpus file {path}. Make it with: python -m spacy nerllama convert INPUT {path}"
-    )
+    E064 = "[NL064] There is no corpus file {path}. Make it with: python -m spacy nerllama convert INPUT {path}"
 
     # Corpora: NL100-NL149
     E100 = "[NL100] {path}, line {line} is not UTF-8 text ({reason}). Convert it, for example with iconv."

@@ -193,9 +193,7 @@ class HalfWheel(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def stalling_index(
-    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ThreadingHTTPServer]:
+def stalling_index(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), HalfWheel)
     server.wheel = make_wheel(tmp_path / "served")
     server.half_sent, server.over = threading.Event(), threading.Event()

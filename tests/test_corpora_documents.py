@@ -39,9 +39,7 @@ def test_labels_are_mapped_and_others_are_skipped_and_counted() -> None:
 
 
 @pytest.mark.parametrize(("misaligned", "expected"), [("snap", ["KCNH2x", "KCNH7"]), ("drop", ["KCNH7"])])
-def test_a_mention_off_token_boundaries_is_snapped_or_dropped(
-    misaligned: Misaligned, expected: list[str]
-) -> None:
+def test_a_mention_off_token_boundaries_is_snapped_or_dropped(misaligned: Misaligned, expected: list[str]) -> None:
     report = Report()
     doc = to_doc(
         document("A KCNH2x or KCNH7 carrier.", "KCNH2", "KCNH7"), NLP, misaligned=misaligned, report=report
@@ -60,9 +58,7 @@ def test_white_space_at_the_edges_of_a_mention_takes_in_no_neighbour() -> None:
 def test_of_overlapping_mentions_the_longest_is_kept() -> None:
     report = Report()
     text = "Breast and ovarian cancer is hereditary."
-    doc = to_doc(
-        document(text, "ovarian cancer", "Breast and ovarian cancer", "cancer is"), NLP, report=report
-    )
+    doc = to_doc(document(text, "ovarian cancer", "Breast and ovarian cancer", "cancer is"), NLP, report=report)
     assert entities(doc) == [("Breast and ovarian cancer", "Disease")]
     assert report.overlapping == 2
 
@@ -78,9 +74,7 @@ def test_no_sentence_begins_inside_a_mention() -> None:
 def test_words_of_a_tokenised_corpus_are_the_tokens() -> None:
     words = ("Ataxia", "-", "telangiectasia", ".", "Rare", ".")
     mention = Mention(0, 23, "Disease", "Ataxia - telangiectasia")
-    doc = to_doc(
-        Document("d1", " ".join(words), (mention,), words=words, is_sentence=True), NLP, report=Report()
-    )
+    doc = to_doc(Document("d1", " ".join(words), (mention,), words=words, is_sentence=True), NLP, report=Report())
     assert [token.text for token in doc] == list(words)
     assert doc.has_unknown_spaces
     assert entities(doc) == [("Ataxia - telangiectasia", "Disease")]

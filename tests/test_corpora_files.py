@@ -22,9 +22,7 @@ def test_every_pubtator_mention_is_that_of_its_line(corpus: str, split: str) -> 
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n")]
     expected = [(r[0], int(r[1]), int(r[2]), r[4], r[3].strip()) for r in rows if len(r) > 4]
     documents = list(read_pubtator(path))
-    assert (
-        len(documents) == {"ncbi-disease": [593, 100, 100], "bc5cdr": [500] * 3}[corpus][SPLITS.index(split)]
-    )
+    assert len(documents) == {"ncbi-disease": [593, 100, 100], "bc5cdr": [500] * 3}[corpus][SPLITS.index(split)]
     read = [(d.id, m.start, m.end, m.label, m.text) for d in documents for m in d.mentions]
     assert read == expected
     assert all(d.text[m.start : m.end] == m.text for d in documents for m in d.mentions)

@@ -53,9 +53,7 @@ def test_an_inside_tag_that_continues_nothing_begins_a_mention(tmp_path: Path) -
     ]
 
 
-@pytest.mark.parametrize(
-    "line", ["ataxia", "ataxia B-Disease", "\tB-Disease", "ataxia\tS-Disease", "ataxia\tB-"]
-)
+@pytest.mark.parametrize("line", ["ataxia", "ataxia B-Disease", "\tB-Disease", "ataxia\tS-Disease", "ataxia\tB-"])
 def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
     path = write(tmp_path, f"Rare\tO\n{line}\n")
     with pytest.raises(ValueError, match=r"NL108.*test\.tsv, line 2\b"):

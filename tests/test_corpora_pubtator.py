@@ -36,9 +36,7 @@ def test_title_abstract_and_mentions_are_read_and_relations_skipped(tmp_path: Pa
     assert [mention.label for mention in second.mentions] == ["CompositeMention", "Disease"]
 
 
-@pytest.mark.parametrize(
-    "encode", [lambda s: s.replace("\n", "\r\n").encode(), lambda s: s.encode("utf-8-sig")]
-)
+@pytest.mark.parametrize("encode", [lambda s: s.replace("\n", "\r\n").encode(), lambda s: s.encode("utf-8-sig")])
 def test_crlf_and_byte_order_mark_change_nothing(tmp_path: Path, encode) -> None:
     expected = list(read_pubtator(write(tmp_path, FILE)))
     assert list(read_pubtator(write(tmp_path, encode(FILE.lstrip())))) == expected

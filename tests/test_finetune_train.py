@@ -80,7 +80,8 @@ def weights(folder: Path) -> dict:
 
 
 def losses(folder: Path) -> list[float]:
-    return [entry["eval_loss"] for entry in json.loads((folder / "history.json").read_text()) if "eval_loss" in entry]
+    history = json.loads((folder / "history.json").read_text())
+    return [entry["eval_loss"] for entry in history if "eval_loss" in entry]
 
 
 @pytest.mark.parametrize("quantization", ["null", '"nf4"'])
@@ -108,7 +109,8 @@ def test_text_losses_give_adapters_that_say_they_generate_text(corpus: Path, tin
 def test_a_resumed_run_gives_the_adapter_of_an_uninterrupted_one(corpus: Path, tiny_base: Path):
     once = recipe_of(corpus, tiny_base, thresholds__limit=0)
     whole = finetune(*once, corpus / "whole")
-    checkpoint = sorted((corpus / "whole" / "checkpoints").iterdir(), key=lambda path: int(path.name.split("-")[1]))[0]
+    checkpoints = (corpus / "whole" / "checkpoints").iterdir()
+    checkpoint = min(checkpoints, key=lambda path: int(path.name.split("-")[1]))
     resumed = corpus / "resumed" / "checkpoints"
     resumed.mkdir(parents=True)
     checkpoint.rename(resumed / checkpoint.name)

@@ -69,9 +69,7 @@ def test_tokens_joined_by_spaces(text: str, expected: int) -> None:
 
 
 @given(
-    st.lists(
-        st.sampled_from(["A", "Ataxia", "p53", "5", ".", "?", '"', "(", ")", "\n", "\n\n", "al", "\u00e9"])
-    )
+    st.lists(st.sampled_from(["A", "Ataxia", "p53", "5", ".", "?", '"', "(", ")", "\n", "\n\n", "al", "\u00e9"]))
 )
 def test_never_before_a_lower_case_letter_or_a_digit(words: list[str]) -> None:
     starts = sentence_starts(words)

@@ -184,8 +184,8 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
             return
         batch = _take(pool, max_batch_tokens)
         scores = engine.score([item.row for item in batch])
-        # What goes on waits at the end, behind first passes: it meets what goes on of other jobs there, and batches
-        # stay large.
+        # What goes on waits at the end, behind first passes: there it meets what goes on of other jobs, so that
+        # batches stay large.
         for i, item in enumerate(batch):
             pool += item.spread(scores.logits[i], temperature, partial(scores.past, i))
         while results and not results[0].waiting:
