@@ -83,7 +83,8 @@ def tiny_adapter(tiny_base: Path, encoder, tmp_path_factory: pytest.TempPathFact
     base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+        linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        lora = LoraConfig(r=4, target_modules=linear, init_lora_weights=False, task_type="CAUSAL_LM")
         model = get_peft_model(base, lora)
     model.save_pretrained(str(folder))
     meta = {

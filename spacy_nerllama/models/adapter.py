@@ -65,7 +65,7 @@ class Adapter:
         RAISES: ValueError if it was trained on another base (its shapes or its tokenizer differ), is no LoRA
             adapter, or its weights cannot be read.
         """
-        from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+        from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -87,13 +87,13 @@ class Adapter:
             with warnings.catch_warnings():  # peft 0.21 calls what transformers 5 has renamed
                 warnings.simplefilter("ignore", FutureWarning)
                 model = get_peft_model(base, LoraConfig.from_peft_type(**config))
-            result: Any = set_peft_model_state_dict(model, weights)
+            differing = get_peft_model_state_dict(model, save_embedding_layers=False).keys() ^ weights.keys()
+            set_peft_model_state_dict(model, weights)
         except (RuntimeError, ValueError) as error:  # torch: sizes differ; peft: it has no such layers
             reason = str(error).splitlines()[-1].strip()
             raise ValueError(Errors.E045.format(name=name, reason=reason)) from error
-        missing = [key for key in result.missing_keys if "lora_" in key]
-        if missing or result.unexpected_keys:
-            reason = f"{len(missing)} tensors missing, {len(result.unexpected_keys)} unexpected"
+        if differing:
+            reason = f"{len(differing)} tensors are in one and not in the other, such as {min(differing)}"
             raise ValueError(Errors.E045.format(name=name, reason=reason))
         return cast("PreTrainedModel", model.eval())  # it passes on what it is asked for to the base
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,11 +60,15 @@ class Job:
 
 @dataclass
 class _Result:
-    """The votes of a job as they come in; complete when none of its rows waits any more."""
+    """The votes of a job as they come in; complete when none of its rows waits any more.
 
+    order: The number of the job.
+    """
+
+    order: int
     spans: dict[TokenSpan, float] = field(default_factory=dict)
     explored: float = 0.0
-    waiting: int = 0
+    waiting: int = 1
 
     def add(self, spans: Iterable[TokenSpan], share: float) -> None:
         self.explored += share
@@ -84,6 +88,10 @@ class _Item(Protocol):
     @property
     def row(self) -> Row:
         """What to read."""
+
+    @property
+    def order(self) -> int:
+        """The number of its job, the first of several."""
 
     def spread(self, logits: Tensor, temperature: float, past: "_Past") -> list["_Item"]:
         """Count what is finished, and give the rows that go on.
@@ -105,6 +113,10 @@ class _Shared:
     @cached_property
     def row(self) -> Row:
         return Row(None, self.ids, ())
+
+    @property
+    def order(self) -> int:
+        return self.jobs[0][1].order
 
     def spread(self, logits: Tensor, temperature: float, past: _Past) -> list[_Item]:
         kept = past(len(self.ids))
@@ -132,6 +144,10 @@ class _Reading:
         offset = len(self.before) - 1
         asks = tuple((offset + decision.position, decision.choices) for decision in self.draft.decisions)
         return Row(self.past, (*self.before, *self.draft.ids), asks)
+
+    @property
+    def order(self) -> int:
+        return self.result.order
 
     def spread(self, logits: Tensor, temperature: float, past: _Past) -> list[_Item]:
         share, branches = self.job.walk.follow(self.readings, _probabilities(logits, temperature))
@@ -171,13 +187,13 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
     """
     results: deque[_Result] = deque()  # of jobs not yet given back
     pool: list[_Item] = []
-    groups = _sharing(jobs)
+    groups, numbers = _sharing(jobs), count()
     while True:
         while sum(_size(item) for item in pool) < POOL * max_batch_tokens:
             group = next(groups, None)
             if group is None:
                 break
-            begun = [(job, _Result(waiting=1)) for job in group]
+            begun = [(job, _Result(next(numbers))) for job in group]
             results.extend(result for _, result in begun)
             pool += _begin(begun)
         if not pool:

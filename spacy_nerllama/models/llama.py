@@ -116,10 +116,11 @@ class Llama:
 
                 base, tokenizer = load_base(**self._base)
                 encoder = TextEncoder(tokenizer)
-                model = self.adapter.put_on(base, encoder) if self.adapter else base
+                model: Any = self.adapter.put_on(base, encoder) if self.adapter else base
+                engine = Engine(model)  # it refuses an adapter of the output head, which merging would hide
                 if self.adapter and self._base["quantization"] is None:
-                    model = model.merge_and_unload()  # two small matrix products fewer for each large one
-                self._loaded = _Loaded(encoder, Engine(model))
+                    engine = Engine(model.merge_and_unload())  # saves two small products for each large one
+                self._loaded = _Loaded(encoder, engine)
             return self._loaded
 
     def __getstate__(self) -> dict[str, Any]:
