@@ -222,6 +222,8 @@ class NerLlama(Pipe):
 
     def _annotate(self, docs: Iterable[Doc], asked: "deque[_Asked]") -> Iterator[Doc]:
         """Annotate docs as a stream. When it raises, `asked` holds the docs that were taken and not given."""
+        if self._labels is None:
+            _ = self.model.adapter  # it brings the labels, and may have to be fetched first
         labels = self.label_data
         if not labels:
             raise ValueError(Errors.E051.format(name=self.name))

@@ -397,7 +397,8 @@ def test_labels(tiny: Llama) -> None:
     assert ner.add_label("DISEASE") == 0
     assert ner.add_label("GENE", "gene or protein") == 0
     assert ner.label_data == {"GENE": "gene or protein", "DISEASE": "disease"}
-    assert {span.label_ for span in ner(docs(TEXTS[0])[0]).spans["nerllama"]} == {"GENE", "DISEASE"}
+    (doc,) = docs(TEXTS[0])
+    assert {span.label_ for span in ner(doc).spans["nerllama"]} == {"GENE", "DISEASE"}
 
 
 @pytest.mark.parametrize("description", [None, "", " "])

@@ -61,7 +61,16 @@ class Llama:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What is known of the adapter (see `Adapter.meta`); empty without one."""
+        """What is known of the adapter (see `Adapter.meta`); empty without one.
+
+        It is empty too while the adapter is not on this machine: asking fetches nothing. spaCy asks for labels
+        when a pipeline is read, before the pipeline has brought its adapter.
+        """
+        if "adapter" not in vars(self) and self._adapter_name is not None:
+            try:
+                _adapter_folder(self._adapter_name, local_files_only=True)
+            except OSError:
+                return {}
         return self.adapter.meta if self.adapter else {}
 
     def set_adapter(self, adapter: Adapter | None) -> None:
@@ -131,13 +140,19 @@ class Llama:
         self.__dict__.update(state, _lock=threading.Lock(), _loaded=None, _process=os.getpid())
 
 
-def _adapter_folder(name: str) -> Path:
-    """Find an adapter: a folder, or a hub name, which is fetched unless it is there already."""
-    path = Path(name).expanduser()
-    if path.is_dir() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        return path
-    from huggingface_hub import snapshot_download
+def _adapter_folder(name: str, local_files_only: bool = False) -> Path:
+    """Find an adapter: a folder, or a hub name, which is fetched unless it is there already.
 
+    RAISES: FileNotFoundError if there is no such folder; OSError if it is not to be had.
+    """
     from .adapter import CONFIG, META, WEIGHTS
 
-    return Path(snapshot_download(name, allow_patterns=[CONFIG, META, WEIGHTS]))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise FileNotFoundError(Errors.E043.format(path=path, file=CONFIG))
+    from huggingface_hub import snapshot_download
+
+    wanted = [CONFIG, META, WEIGHTS]
+    return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=local_files_only))
