@@ -132,10 +132,6 @@ def test_settings_can_be_changed_when_it_is_loaded(nlp: Language, tmp_path: Path
     greedy = spacy.load(tmp_path / "pipeline", config={"components": {"nerllama_ner": {"voting": {"samples": 1}}}})
     assert {score for _, _, scores in found(greedy) for score in scores} == {1.0}
 
-    one = {"components.nerllama_ner.labels": {"GENE": "gene or protein"}}
-    genes = spacy.load(tmp_path / "pipeline", config=one)
-    assert genes.get_pipe("nerllama_ner").labels == ("GENE",)
-
 
 def test_a_config_alone(nlp: Language, tmp_path: Path) -> None:
     """As text it holds every setting, and makes the same component."""

@@ -39,9 +39,9 @@ def test_a_sentence_that_fits_is_one_window(encoder) -> None:
     request = Request(sentence(WORDS), GENE)
     fits = size(encoder, request.sentence)
     (spans,) = windows_of(encoder, [request], fits)
-    assert spans == [(0, 20, "GENE")]
+    assert spans == [(0, 21, "GENE")]
     (spans,) = windows_of(encoder, [request], fits - 1)
-    assert spans == [(0, 10, "GENE"), (10, 20, "GENE")]
+    assert spans == [(0, 10, "GENE"), (10, 21, "GENE")]
 
 
 @given(sentences(max_size=20), st.integers(20, 120))
@@ -86,7 +86,7 @@ def test_requests_are_a_stream(encoder) -> None:
         while True:
             yield Request(sentence(WORDS), GENE)
 
-    assert list(islice(windows_of(encoder, endless(), 10_000), 3)) == [[(0, 20, "GENE")]] * 3
+    assert list(islice(windows_of(encoder, endless(), 10_000), 3)) == [[(0, 21, "GENE")]] * 3
 
 
 def test_what_windows_left_unexplored(encoder) -> None:
