@@ -64,4 +64,7 @@ class Recorder:
         return scores
 
     def _before(self, row: Row) -> tuple[int, ...]:
-        return () if row.past is None else next(ids for past, ids in self._pasts if past is row.past)
+        if row.past is None:
+            return ()
+        start = row.past.data_ptr()  # it is kept here, or the beginning of what is
+        return next(ids[: row.past_length] for past, ids in self._pasts if past.data_ptr() == start)

@@ -289,7 +289,7 @@ def test_jobs_are_a_stream(tiny) -> None:
     for texts in (list(TEXTS.values()), [TEXTS["plain"]]):
         taken = 0
         assert len(list(islice(decode(endless(texts), engine, 1.0, 256), 20))) == 20
-        assert taken < 400, "the pool goes round a few times before the first jobs are done"
+        assert taken < 1000, "the pool goes round a few times before the first jobs are done"
 
 
 def test_no_jobs(tiny) -> None:

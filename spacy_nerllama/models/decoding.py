@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import count, groupby, islice
+from itertools import groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,15 +60,11 @@ class Job:
 
 @dataclass
 class _Result:
-    """The votes of a job as they come in; complete when none of its rows waits any more.
+    """The votes of a job as they come in; complete when none of its rows waits any more."""
 
-    order: The number of the job.
-    """
-
-    order: int
     spans: dict[TokenSpan, float] = field(default_factory=dict)
     explored: float = 0.0
-    waiting: int = 1
+    waiting: int = 0
 
     def add(self, spans: Iterable[TokenSpan], share: float) -> None:
         self.explored += share
@@ -88,10 +84,6 @@ class _Item(Protocol):
     @property
     def row(self) -> Row:
         """What to read."""
-
-    @property
-    def order(self) -> int:
-        """The number of its job, the first of several."""
 
     def spread(self, logits: Tensor, temperature: float, past: "_Past") -> list["_Item"]:
         """Count what is finished, and give the rows that go on.
@@ -113,10 +105,6 @@ class _Shared:
     @cached_property
     def row(self) -> Row:
         return Row(None, self.ids, ())
-
-    @property
-    def order(self) -> int:
-        return self.jobs[0][1].order
 
     def spread(self, logits: Tensor, temperature: float, past: _Past) -> list[_Item]:
         kept = past(len(self.ids))
@@ -145,25 +133,24 @@ class _Reading:
         asks = tuple((offset + decision.position, decision.choices) for decision in self.draft.decisions)
         return Row(self.past, (*self.before, *self.draft.ids), asks)
 
-    @property
-    def order(self) -> int:
-        return self.result.order
-
     def spread(self, logits: Tensor, temperature: float, past: _Past) -> list[_Item]:
         share, branches = self.job.walk.follow(self.readings, _probabilities(logits, temperature))
         if share:
             self.result.add((*self.spans, *self.draft.spans), share)
-        leaving: list[_Item] = [self._leave(branch, past) for branch in branches]
+        leaving = [(len(self.before) + self.draft.decisions[b.decision].position, b) for b in branches]
         self.result.waiting += len(leaving) - 1
-        return leaving
+        if not leaving:
+            return []
+        # Those that leave share one copy of the past, each as far as it has read.
+        kept, earlier = past(max(n for n, _ in leaving)), self.row.past_length
+        return [self._leave(branch, kept[..., : earlier + n, :]) for n, branch in leaving]
 
-    def _leave(self, branch: Branch, past: _Past) -> "_Reading":
+    def _leave(self, branch: Branch, past: Tensor) -> "_Reading":
         grammar, decision = self.job.grammar, self.draft.decisions[branch.decision]
         choice = decision.choices[branch.choice]
         state, closed = grammar.advance(decision.state, choice)
         spans = (*self.spans, *decision.spans, *([closed] if closed else []))
-        kept = past(len(self.before) + decision.position)
-        return _Reading(self.job, self.result, branch.readings, kept, (choice,), grammar.draft(state), spans)
+        return _Reading(self.job, self.result, branch.readings, past, (choice,), grammar.draft(state), spans)
 
 
 def _probabilities(logits: Tensor, temperature: float) -> Floats:
@@ -187,13 +174,13 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
     """
     results: deque[_Result] = deque()  # of jobs not yet given back
     pool: list[_Item] = []
-    groups, numbers = _sharing(jobs), count()
+    groups = _sharing(jobs)
     while True:
         while sum(_size(item) for item in pool) < POOL * max_batch_tokens:
             group = next(groups, None)
             if group is None:
                 break
-            begun = [(job, _Result(next(numbers))) for job in group]
+            begun = [(job, _Result(waiting=1)) for job in group]
             results.extend(result for _, result in begun)
             pool += _begin(begun)
         if not pool:
