@@ -46,14 +46,23 @@ def tiny_base(encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Its weights are large enough that every choice depends on all that was read, and none is sure.
     """
+    return random_base(tmp_path_factory.mktemp("tiny") / "base", encoder, 32)
+
+
+@pytest.fixture(scope="session")
+def wide_base(encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, wide enough for what bitsandbytes does to layers of ordinary shapes only."""
+    return random_base(tmp_path_factory.mktemp("wide") / "base", encoder, 64)
+
+
+def random_base(folder: Path, encoder, width: int) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("tiny") / "base"
     config = LlamaConfig(
         vocab_size=len(encoder.tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

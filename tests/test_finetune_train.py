@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import spacy
+import torch
 from safetensors.torch import load_file
 from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
@@ -148,6 +149,39 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(corpus: Path, tiny_base: Path,
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finetune(*recipe, corpus / "adapter", resume=True)
     assert (corpus / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_a_run_that_fails_gives_ctrl_c_back(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
+    from spacy_nerllama.finetune import train
+
+    def failing(*args, **kwargs):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(train, "decision_batch", failing)
+    with pytest.raises(RuntimeError, match="no memory"):
+        finetune(*recipe_of(corpus, tiny_base, thresholds__limit=0), corpus / "adapter")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_evaluation_does_not_cut_the_gradients_of_a_4_bit_base(corpus: Path, wide_base: Path):
+    """bitsandbytes packs layers in evaluation mode, on CPUs with bfloat16; those give no gradient afterwards."""
+    from spacy_nerllama.finetune.train import _with_adapter
+    from spacy_nerllama.models.loading import load_base
+
+    base, _ = load_base(str(wide_base), "nf4", "bfloat16", "cpu")
+    recipe, _ = recipe_of(corpus, wide_base, '"nf4"')
+    model, ids = _with_adapter(base, recipe), torch.tensor([[1, 2, 3, 4]])
+
+    def gradients() -> list[torch.Tensor]:
+        model.train()
+        model.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        return [p.grad.clone() for p in model.parameters() if p.requires_grad]
+
+    before = gradients()
+    with torch.no_grad():
+        model.eval()(input_ids=ids)
+    assert all(torch.equal(one, other) for one, other in zip(before, gradients(), strict=True))
 
 
 def test_a_missing_corpus_file_names_the_command_that_makes_it(corpus: Path, tiny_base: Path):

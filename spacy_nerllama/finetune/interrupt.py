@@ -3,7 +3,7 @@
 import logging
 import signal
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from transformers import TrainerCallback, TrainerControl
 
@@ -11,25 +11,27 @@ logger = logging.getLogger(__name__)
 
 
 class SaveOnInterrupt(TrainerCallback):
-    """Turns the first Ctrl-C into a checkpoint and a clean stop; a second one stops at once."""
+    """Turns the first Ctrl-C into a checkpoint and a clean stop; a second one stops at once.
+
+    It does so within a `with` statement, and gives SIGINT back however that ends.
+    """
 
     def __init__(self) -> None:
         self.interrupted = False
         self._before: Any = None
 
-    def on_train_begin(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
-        """Take over SIGINT."""
+    def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> TrainerControl:
         """Ask for a checkpoint and the end of the run, if it was interrupted."""
         if self.interrupted:
             control.should_save = control.should_training_stop = True
         return control
-
-    def on_train_end(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
-        """Give SIGINT back."""
-        signal.signal(signal.SIGINT, self._before)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True

@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..errors import Errors
 from ..evaluation import Counts
 from ..models import Llama
-from ..models.loading import load_base
+from ..models.loading import keep_unpacked, load_base
 from ..models.tokens import TextEncoder
 from ..requests import doc_sentences
 from .interrupt import SaveOnInterrupt
@@ -58,15 +58,16 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool = False)
     if training.loss == "decision":
         use_decision_loss(base)
     model = _with_adapter(base, recipe)
-    trainer = Trainer(
-        model=model,
-        args=_arguments(training, checkpoints, bool(devel), base.device.type),
-        train_dataset=train,
-        eval_dataset=devel or None,
-        data_collator=_collator(training.loss, encoder),
-        callbacks=[interrupt := SaveOnInterrupt()],
-    )
-    trainer.train(resume_from_checkpoint=last)
+    with SaveOnInterrupt() as interrupt:
+        trainer = Trainer(
+            model=model,
+            args=_arguments(training, checkpoints, bool(devel), base.device.type),
+            train_dataset=train,
+            eval_dataset=devel or None,
+            data_collator=_collator(training.loss, encoder),
+            callbacks=[interrupt],
+        )
+        trainer.train(resume_from_checkpoint=last)
     if interrupt.interrupted:
         raise KeyboardInterrupt
     save_adapter(model, output, recipe, config, encoder, trainer.state.log_history)
@@ -161,6 +162,7 @@ def _collator(loss: str, encoder: TextEncoder) -> Any:
 
 def _with_adapter(base: Any, recipe: Recipe) -> PeftModel:
     training, adapter = recipe.training, recipe.adapter
+    keep_unpacked(base, fitting=True)
     # PEFT's prepare_model_for_kbit_training is left out: it casts embeddings, norms and output head to float32
     # for those who train them (gigabytes of an 8B model), and the base is frozen already.
     if training.gradient_checkpointing:

@@ -50,8 +50,26 @@ def load_base(
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=kind, quantization_config=config, device_map={"": where}
     )
+    if quantization == "nf4":
+        keep_unpacked(model, fitting=False)
     model.requires_grad_(False)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def keep_unpacked(model: torch.nn.Module, fitting: bool) -> None:
+    """Keep bitsandbytes from packing 4-bit layers for the CPU's bfloat16 instructions.
+
+    It packs a layer at its first pass in evaluation mode, on CPUs that have them (0.50). Layers of some shapes
+    cannot be packed: it fails. Packed layers pass no gradient: training would go on without it after the first
+    evaluation, and say nothing.
+
+    fitting: Also those that could be packed, for a model that will be trained.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            fits = module.in_features % 64 == 0 and module.out_features % 32 == 0
+            if fitting or not fits:
+                module.support_avx512bf16_for_cpu = False
 
 
 def resolve_device(device: str) -> str:
