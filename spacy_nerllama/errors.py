@@ -170,3 +170,7 @@ class Warnings:
         "[NLW01] A token of {n} characters and its prompt are longer than the model can read at once (see "
         "max_batch_tokens): the token is left out of its sentence's votes."
     )
+    W002 = (
+        "[NLW02] The GPU has no memory for batches of {asked} tokens: going on with {budget}. Set "
+        "max_batch_tokens lower to spare these attempts."
+    )

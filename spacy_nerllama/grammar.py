@@ -8,7 +8,7 @@ a trie of token ids; a decision is made at each of its branching nodes, token by
 Decoding walks this grammar and fine-tuning follows the gold marking through it: the same code builds both.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -47,13 +47,15 @@ class Decision(NamedTuple):
     """A branching node on the way through a reading.
 
     position: How many ids of the reading (or draft) stand before it.
-    choices: The legal next ids, at least two, the one that was taken first.
+    choices: The legal next ids, at least two, that of copying first where copying is still possible.
+    taken: The index of the choice that the path takes.
     state: The state at the node.
     spans: The spans that the path has closed before it; readings that leave the path here keep them.
     """
 
     position: int
     choices: tuple[int, ...]
+    taken: int
     state: State
     spans: tuple[TokenSpan, ...]
 
@@ -62,11 +64,15 @@ class Path(NamedTuple):
     """Ids written from some state on, the decisions met on the way, and the spans closed by the end.
 
     A mention that is open where the path starts is among the spans, mentions that were closed before are not.
+
+    whole: Whether the path goes to the end of the sentence. If not, it stops at its last decision, whose choice
+        is not among the ids any more.
     """
 
     ids: tuple[int, ...]
     decisions: tuple[Decision, ...]
     spans: tuple[TokenSpan, ...]
+    whole: bool = True
 
 
 class Grammar:
@@ -162,16 +168,29 @@ class Grammar:
                 return continuation.state, continuation.span
         return state._replace(entered=entered), None
 
-    def draft(self, state: State) -> Path:
-        """Copy from a state to the end of the sentence: of the choices at each node, the first is taken."""
+    def draft(self, state: State, guesses: Mapping[State, int] | None = None, ahead: int | None = None) -> Path:
+        """Copy from a state on, to the end of the sentence if nothing else is asked for.
+
+        guesses: The id to take at some states, where it is legal, instead of copying.
+        ahead: Stop at the first decision inside of a mention that has at least so many ids since it was opened
+            (or since the start): how it goes on is not worth reading before it is known whether it closes there.
+        """
         ids: list[int] = []
         decisions: list[Decision] = []
         spans: list[TokenSpan] = []
+        opened = 0
         while choices := self.choices(state):
+            guess = (guesses or {}).get(state, choices[0])
+            taken = choices.index(guess) if guess in choices else 0
             if len(choices) > 1:
-                decisions.append(Decision(len(ids), choices, state, tuple(spans)))
-            ids.append(choices[0])
-            state, span = self.advance(state, choices[0])
+                decisions.append(Decision(len(ids), choices, taken, state, tuple(spans)))
+                if ahead is not None and state.label is not None and len(ids) - opened >= ahead:
+                    return Path(tuple(ids), tuple(decisions), tuple(spans), whole=False)
+            ids.append(choices[taken])
+            before = state.label
+            state, span = self.advance(state, choices[taken])
+            if state.label != before:
+                opened = len(ids)
             if span:
                 spans.append(span)
         return Path(tuple(ids), tuple(decisions), (*spans, *self.last_span(state)))
@@ -180,7 +199,7 @@ class Grammar:
         """Write the reading that marks the given spans, as fine-tuning does.
 
         spans: Spans of the sentence's tokens, in order, not overlapping, with labels of the request.
-        RETURNS: The ids of the whole marked copy; in each decision's choices the right one is first.
+        RETURNS: The whole marked copy.
         RAISES: ValueError if the grammar has no such reading (the spans are not as above, have white space at
             an edge, or stand at a text that looks like a marker).
         """
@@ -197,8 +216,7 @@ class Grammar:
                 node = state._replace(entered=taken.ids[:i])
                 choices = self.choices(node)
                 if len(choices) > 1:
-                    first = (token_id, *(c for c in choices if c != token_id))
-                    decisions.append(Decision(len(ids), first, node, tuple(closed)))
+                    decisions.append(Decision(len(ids), choices, choices.index(token_id), node, tuple(closed)))
                 ids.append(token_id)
             if taken.span:
                 closed.append(wanted.pop(0))

@@ -41,6 +41,12 @@ class Model(Protocol):
     ) -> Iterator[Votes]:
         """Give the votes of requests, in order, as a stream."""
 
+    def warm_up(self) -> None:
+        """Load what is needed, so that the first doc does not wait."""
+
+    def unload(self) -> None:
+        """Give memory back."""
+
 
 DEFAULT_CONFIG = {
     "labels": None,
@@ -188,6 +194,14 @@ class NerLlama(Pipe):
             for label, description in labels.items():
                 _check_label(label, description)
             self._labels = dict(labels)
+
+    def warm_up(self) -> None:
+        """Load the model now; else the first doc waits for it."""
+        self.model.warm_up()
+
+    def unload(self) -> None:
+        """Give the model's memory back. The next doc loads it again."""
+        self.model.unload()
 
     def __call__(self, doc: Doc) -> Doc:
         """Annotate one doc, in place.

@@ -12,16 +12,23 @@ from .requests import Request, Sentence, TokenSpan, doc_sentences
 
 
 class PromptText(NamedTuple):
-    """A prompt in two parts, so that a model can read the first once for all labels of a sentence.
+    """A prompt in parts, so that a model can read once what many prompts have in common.
 
     shared: What is the same for every label of the sentence.
     own: What differs by label.
     system: The system message of a chat. None: the prompt is plain text, not a chat.
+    prefix: What comes before, and is the same for every sentence, and worth keeping when it has been read.
     """
 
     shared: str
     own: str
     system: str | None = None
+    prefix: str = ""
+
+    @property
+    def text(self) -> str:
+        """The whole prompt, without the system message."""
+        return self.prefix + self.shared + self.own
 
 
 Prompt = Callable[[Request], PromptText]
@@ -56,8 +63,10 @@ PAPER_INSTRUCTION = (
     r"You are an high intelligent biomedical named entity recognition tool, "
     r"extract \"{description}\" entities from the given text, only mark the entity on the original input by "
     r"highlighting them with {open} and {close}, do not make any other changes. "
-    r"if there is no entity recognized, output the same sentence.\nBelow are some examples:\n"
+    r"if there is no entity recognized, output the same sentence.\nBelow are some"
 )
+# Parted before a space, where tokenizers part too: so it is the same for every sentence in tokens as well.
+PAPER_EXAMPLES = r" examples:\n"
 PAPER_INPUT = "Be cautious here is the Input:\n"
 
 
@@ -86,13 +95,14 @@ class PaperPrompt:
             raise ValueError(Errors.E036.format(n=len(request.labels), labels=labels))
         ((label, description),) = request.labels
         markers = self.scheme[label]
-        parts = [PAPER_INSTRUCTION.format(description=description, open=markers.open, close=markers.close)]
+        instruction = PAPER_INSTRUCTION.format(description=description, open=markers.open, close=markers.close)
+        parts = [PAPER_EXAMPLES]
         for example in self._draw(request.sentence, label):
             spans = [span for span in example.spans if span.label == label]
             marked = join(mark(example.sentence, spans, self.scheme))
             parts.append(f"Input:\n{example.sentence.text}\nOutput:\n{marked}\n")
         parts.append(f"{PAPER_INPUT}{request.sentence.text}")
-        return PromptText("", "".join(parts), PAPER_SYSTEM)
+        return PromptText("", "".join(parts), PAPER_SYSTEM, instruction)
 
     def _draw(self, sentence: Sentence, label: str) -> Sequence[Example]:
         draw = random.Random(f"{self.seed}\0{sentence.text}\0{label}")

@@ -11,7 +11,7 @@ from spacy_nerllama.requests import TokenSpan
 
 def constrained(grammar: Grammar, prompt: PromptIds, end: int) -> Callable[[int, torch.Tensor], list[int]]:
     """Make the function that gives `generate` the legal next ids; after the sentence only `end` is legal."""
-    start = len(prompt.shared) + len(prompt.own)
+    start = len(prompt.ids)
 
     def allowed(_: int, ids: torch.Tensor) -> list[int]:
         state = State()
@@ -36,7 +36,7 @@ def spans_of(grammar: Grammar, ids: list[int]) -> tuple[TokenSpan, ...]:
 
 def generate(model: torch.nn.Module, grammar: Grammar, prompt: PromptIds, end: int) -> tuple[TokenSpan, ...]:
     """Read one sentence greedily, token by token."""
-    ids = torch.tensor([[*prompt.shared, *prompt.own]])
+    ids = torch.tensor([prompt.ids])
     longest = 4 * len(grammar.draft(State()).ids) + 8
     out = model.generate(
         ids,

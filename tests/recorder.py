@@ -36,21 +36,28 @@ class Recorder:
     """Passes rows on to an engine, and remembers them.
 
     read: All ids of each row, those of its past included.
-    batches: The number of rows and the width (pasts, ids and padding) of each batch.
+    batches: The tokens of each batch, those of its rows' pasts and of padding included.
+    rows: The number of rows of each batch.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._score = engine.score
+        self.prefix, self.efficient = engine.prefix, engine.efficient
         self.read: list[tuple[int, ...]] = []
-        self.batches: list[tuple[int, int]] = []
+        self.batches: list[int] = []
+        self.rows: list[int] = []
         self._pasts: list[tuple[Tensor, tuple[int, ...]]] = []
 
     def score(self, rows: Sequence[Row]) -> Any:
         """See `Engine.score`."""
         scores = self._score(rows)
         read = [(*self._before(row), *row.ids) for row in rows]
-        width = max(row.past_length for row in rows) + max(len(row.ids) for row in rows)
-        self.batches.append((len(rows), width))
+        groups = [[row for row in rows if len(row.ids).bit_length() == size] for size in range(32)]
+        widths = [max(r.past_length for r in some) + max(len(r.ids) for r in some) for some in groups if some]
+        self.batches.append(
+            sum(len(some) * width for some, width in zip(filter(None, groups), widths, strict=True))
+        )
+        self.rows.append(len(rows))
         self.read += read
         given = scores.past
 

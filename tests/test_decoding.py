@@ -17,8 +17,10 @@ from recorder import DISEASE, GENE, Recorder, make_job, sentence
 from spacy_nerllama.grammar import Grammar, State
 from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme, unmark
 from spacy_nerllama.models.decoding import Job, decode
+from spacy_nerllama.models.engine import Footprint
 from spacy_nerllama.models.tokens import PromptIds
 from spacy_nerllama.models.walks import Exact
+from spacy_nerllama.prompts import PaperPrompt
 from spacy_nerllama.requests import Request, TokenSpan
 from spacy_nerllama.voting import Votes, Voting
 
@@ -123,7 +125,7 @@ def every_reading(grammar: Grammar, state: State | None = None) -> Iterator[tupl
 
 def probability(model: torch.nn.Module, job: Job, ids: tuple[int, ...], temperature: float) -> float:
     """The probability of a reading: one plain forward pass, each choice renormalised over the legal ids."""
-    prompt = [*job.prompt.shared, *job.prompt.own]
+    prompt = [*job.prompt.ids]
     with torch.inference_mode():
         logits = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 :].double() / temperature
     everything = logits.softmax(-1)
@@ -163,7 +165,7 @@ def test_exact_votes(tiny, text: str, labels: tuple, scheme: MarkingScheme, temp
     assert votes.spans == pytest.approx(expected, abs=1e-5)
     assert votes.unexplored == pytest.approx(0.0, abs=1e-9)
     lengths = {len(ids) for ids, _ in every_reading(job.grammar)}
-    assert max(map(len, recorder.read)) == len(job.prompt.shared) + len(job.prompt.own) + max(lengths) <= job.size
+    assert max(map(len, recorder.read)) == len(job.prompt.ids) + max(lengths) <= job.size
 
 
 def test_exact_votes_that_leave_out_branches(tiny) -> None:
@@ -205,8 +207,8 @@ def test_a_batch_gives_the_same_as_one_by_one(tiny, voting: Voting, max_batch_to
     for one, other in zip(together, alone, strict=True):
         assert one.spans == pytest.approx(other.spans, abs=1e-4)
         assert one.unexplored == pytest.approx(other.unexplored, abs=1e-4)
-    assert all(rows * width <= max_batch_tokens for rows, width in recorder.batches)
-    assert max(rows for rows, _ in recorder.batches) > 1
+    assert max(recorder.batches) <= max_batch_tokens
+    assert max(recorder.rows) > 1
 
 
 def test_the_order_of_jobs_changes_only_the_order_of_votes(tiny) -> None:
@@ -227,25 +229,29 @@ def test_every_reading_without_its_markers_is_its_sentence(tiny, voting: Voting,
     jobs = [make_job(encoder, Request(sentence(text), labels), voting, scheme) for text in TEXTS.values()]
     recorder = Recorder(engine)
     list(decode(jobs, recorder, 1.0, 4096))
-    prompts = {(*job.prompt.shared, *job.prompt.own): job for job in jobs}
+    prompts, whole = {job.prompt.ids: job for job in jobs}, 0
     for read in recorder.read:
         ((prompt, job),) = [(p, job) for p, job in prompts.items() if read[: len(p)] == p]
-        check_reading(encoder, job.grammar, scheme, read[len(prompt) :])
-    assert len(recorder.read) > len(jobs)
+        whole += check_reading(encoder, job.grammar, scheme, read[len(prompt) :])
+    assert whole >= len(jobs)
 
 
-def check_reading(encoder: Any, grammar: Grammar, scheme: MarkingScheme, ids: tuple[int, ...]) -> None:
+def check_reading(encoder: Any, grammar: Grammar, scheme: MarkingScheme, ids: tuple[int, ...]) -> bool:
+    """Check a reading, or its beginning where a draft stopped inside of a mention. Gives whether it is whole."""
     state, spans = State(), []
     for token_id in ids:
         assert token_id in grammar.choices(state)
         state, span = grammar.advance(state, token_id)
         spans += [span] if span else []
-    assert grammar.choices(state) == (), "it is whole"
+    if grammar.choices(state):
+        assert state.label is not None
+        return False
     left_open = grammar.last_span(state)
     marked = mark(grammar.sentence, [*spans, *left_open], scheme)
     written = encoder.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
     assert written == join(marked[:-1] if left_open else marked)
     assert unmark(marked)[0] == grammar.sentence.text
+    return True
 
 
 def test_the_beginning_that_prompts_share_is_read_once(tiny) -> None:
@@ -267,7 +273,7 @@ def test_prompts_that_are_all_shared(tiny) -> None:
     """A prompt may have nothing of its own; then there is nothing to go on from after a shared pass."""
     encoder, engine = tiny.load()
     grammar = Grammar(Request(sentence("ATM fell"), GENE), SINGLE, encoder.piece)
-    job = Job(PromptIds((5, 6, 7), ()), grammar, Exact(0.0))
+    job = Job(PromptIds((), (5, 6, 7), ()), grammar, Exact(0.0))
     (alone,) = decode([job], engine, 1.0, 4096)
     assert alone.spans
     for votes in decode([job, job], engine, 1.0, 4096):
@@ -290,6 +296,79 @@ def test_jobs_are_a_stream(tiny) -> None:
         taken = 0
         assert len(list(islice(decode(endless(texts), engine, 1.0, 256), 20))) == 20
         assert taken < 1000, "the pool goes round a few times before the first jobs are done"
+
+
+@pytest.mark.parametrize("voting", [GREEDY, EXACT], ids=["greedy", "exact"])
+def test_passes_are_two_and_one_for_each_mention(real, voting: Voting) -> None:
+    """Where the model is sure: the copy, the first mention, and then what closes one opens the next."""
+    encoder, engine = real.load()
+    text = "Mutations of the ATM gene cause ataxia and diabetes, not ataxia telangiectasia."
+    job = make_job(encoder, Request(sentence(text), DISEASE), voting)
+    recorder = Recorder(engine)
+    (votes,) = decode([job], recorder, 0.1, 4096)
+    assert len([vote for vote in votes.spans.values() if vote > 0.5]) >= 2
+    assert len(recorder.batches) <= 2 + len(votes.spans)
+
+
+def test_a_gpu_without_memory_halves_its_batches(tiny, caplog: pytest.LogCaptureFixture) -> None:
+    encoder, engine = tiny.load()
+    recorder, limit = Recorder(engine), 300
+
+    def score(rows: list) -> Any:
+        footprint = Footprint()
+        for row in rows:
+            footprint.add(row)
+        if footprint.total(rows[-1]) > limit and len(rows) > 1:
+            raise torch.OutOfMemoryError
+        return Recorder.score(recorder, rows)
+
+    class Small:
+        efficient, prefix = engine.efficient, engine.prefix
+
+    small: Any = Small()
+    small.score = score
+    jobs = jobs_of(encoder, EXACT)
+    found = list(decode(jobs, small, 1.0, 4096))
+    for one, other in zip(found, decode(jobs_of(encoder, EXACT), engine, 1.0, 4096), strict=True):
+        assert one.spans == pytest.approx(other.spans, abs=1e-4)
+    assert "[NLW02] The GPU has no memory for batches of 4096 tokens" in caplog.text
+    limit = 0
+    small.score = lambda rows: exec("raise torch.OutOfMemoryError", {"torch": torch})
+    with pytest.raises(torch.OutOfMemoryError):
+        next(decode(jobs, small, 1.0, 4096))
+
+
+def test_what_all_prompts_begin_with_is_read_once(tiny) -> None:
+    """Once for each label, as long as the model is loaded; and nothing changes by it."""
+    encoder, engine = tiny.load()
+    requests = [
+        Request(sentence(text), labels) for text in ("ATM fell", "No ataxia.") for labels in (DISEASE, GENE)
+    ]
+    prompts = [encoder.prompt(PaperPrompt()(request)) for request in requests]
+
+    def jobs(parted: bool) -> list[Job]:
+        return [
+            Job(
+                prompt if parted else PromptIds((), (), prompt.ids),
+                Grammar(request, SINGLE, encoder.piece),
+                Exact(0.02),
+            )
+            for prompt, request in zip(prompts, requests, strict=True)
+        ]
+
+    whole = list(decode(jobs(parted=False), engine, 1.0, 4096))
+    engine.prefix.cache_clear()
+    for _ in range(2):
+        for one, other in zip(decode(jobs(parted=True), engine, 1.0, 4096), whole, strict=True):
+            assert one.spans == pytest.approx(other.spans, abs=1e-4)
+    assert engine.prefix.cache_info().misses == len({prompt.prefix for prompt in prompts}) == 2
+
+
+def test_first_results_come_before_all_jobs_are_taken(tiny) -> None:
+    encoder, engine = tiny.load()
+    recorder, jobs = Recorder(engine), jobs_of(encoder, GREEDY, ["ATM fell"] * 300)
+    next(decode(jobs, recorder, 1.0, 1024))
+    assert len(recorder.read) < len(jobs)
 
 
 def test_no_jobs(tiny) -> None:

@@ -91,18 +91,16 @@ def readings(
 
 
 def check_decisions(grammar: Grammar, path: Path) -> None:
-    """A path's decisions are the branching nodes on its way, all of them, with the choice that it takes first."""
+    """A path's decisions are the branching nodes on its way, all of them, with the choice that it takes."""
     state, nodes, closed = START, [], ()
     for position, token_id in enumerate(path.ids):
         choices = grammar.choices(state)
         if len(choices) > 1:
-            nodes.append((position, set(choices), state, closed))
+            nodes.append((position, choices, choices.index(token_id), state, closed))
         state, span = grammar.advance(state, token_id)
         closed = (*closed, span) if span else closed
-    assert [(d.position, set(d.choices), d.state, d.spans) for d in path.decisions] == nodes
-    for decision in path.decisions:
-        assert len(decision.choices) == len(set(decision.choices)) >= 2
-        assert decision.choices[0] == path.ids[decision.position]
+    assert [tuple(decision) for decision in path.decisions if decision.position < len(path.ids)] == nodes
+    assert all(len(d.choices) == len(set(d.choices)) >= 2 for d in path.decisions)
 
 
 schemes = pytest.mark.parametrize("scheme", [SINGLE, TYPED], ids=["single", "typed"])
@@ -178,6 +176,34 @@ def test_the_draft_is_the_copy(coder: Coder, scheme: MarkingScheme, data: st.Dat
 @schemes
 @settings(max_examples=50)
 @given(st.data())
+def test_a_draft_takes_guesses_and_stops_in_a_mention(
+    coder: Coder, scheme: MarkingScheme, data: st.DataObject
+) -> None:
+    """Whatever is guessed, legal or not, it is a reading or the beginning of one."""
+    source = data.draw(sentences())
+    grammar = grammar_of(source, coder.encode, scheme)
+    copied = grammar.draft(START)
+    guesses = {
+        decision.state: data.draw(st.sampled_from([*decision.choices, -1])) for decision in copied.decisions
+    }
+    ahead = data.draw(st.none() | st.integers(0, 12))
+    draft = grammar.draft(START, guesses, ahead)
+    check_decisions(grammar, draft)
+    for decision in draft.decisions:
+        guess = guesses.get(decision.state)
+        assert decision.choices[decision.taken] == (guess if guess in decision.choices else decision.choices[0])
+    if draft.whole:
+        assert walk(grammar, draft.ids) == list(draft.spans)
+    else:
+        last = draft.decisions[-1]
+        assert last.position == len(draft.ids) >= ahead
+        assert last.state.label is not None
+        assert draft.spans == last.spans
+
+
+@schemes
+@settings(max_examples=50)
+@given(st.data())
 def test_a_draft_from_anywhere_goes_on_by_copying(
     coder: Coder, scheme: MarkingScheme, data: st.DataObject
 ) -> None:
@@ -245,7 +271,7 @@ def test_readings_outside_of_a_mention_stand_alike() -> None:
 def test_an_open_mention_is_closed_by_the_end_without_a_decision() -> None:
     grammar = grammar_of(sentence("an", "ataxia"), characters)
     path = grammar.draft(State(1, "DISEASE", 1))
-    assert path == (characters("ataxia"), (), (TokenSpan(1, 2, "DISEASE"),))
+    assert path == (characters("ataxia"), (), (TokenSpan(1, 2, "DISEASE"),), True)
 
 
 def test_closing_before_white_space_at_the_end_and_closing_by_the_end_are_one_span(coder: Coder) -> None:
@@ -288,7 +314,7 @@ def test_decisions_are_made_token_by_token() -> None:
     assert grammar.choices(state) == (ord("-"), *merged("disease"), *merged("gene"))
     state, _ = grammar.advance(state, *merged("gene"))
     assert grammar.choices(state) == (ord("@"),)
-    assert grammar.draft(state) == (characters("@@-x"), (), (TokenSpan(1, 2, "GENE"),))
+    assert grammar.draft(state) == (characters("@@-x"), (), (TokenSpan(1, 2, "GENE"),), True)
 
 
 def test_a_decision_knows_what_the_path_has_closed() -> None:

@@ -1,9 +1,11 @@
 """The local model: what is loaded, when, and what is said where it cannot be."""
 
 import copy
+import gc
 import os
 import pickle
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,41 @@ def test_threads_load_it_once(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) 
         thread.join()
     assert len(loads) == 1
     assert found == [found[0]] * 3
+
+
+def test_threads_share_it(tiny: Llama) -> None:
+    """As those of a web server do: batches take turns, and each thread gets its own answers."""
+    expected = votes(tiny)
+    found: dict[int, list[list[Votes]]] = {}
+
+    def serve(i: int) -> None:
+        found[i] = [votes(tiny) for _ in range(5)]
+
+    threads = [threading.Thread(target=serve, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {i: [expected] * 5 for i in range(4)}
+
+
+def test_it_is_warmed_up_and_unloaded(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+    monkeypatch.setattr(loading, "load_base", lambda **base: loads.append(base) or load_base(**base))
+    model = tiny_llama(tiny_base)
+    model.warm_up()
+    assert len(loads) == 1
+    first = votes(model)
+    assert len(loads) == 1
+    engine = weakref.ref(model.load().engine)
+    going_on = model.vote(REQUESTS, CompactPrompt(), Voting(), 4096)
+    model.unload()
+    assert list(going_on) == first, "what was begun is finished"
+    del going_on
+    gc.collect()
+    assert engine() is None, "its memory is free"
+    assert votes(model) == first
+    assert len(loads) == 2
 
 
 def test_an_adapter_changes_the_votes(tiny: Llama, tiny_base: Path, tiny_adapter: Path) -> None:

@@ -10,7 +10,7 @@ from spacy.vocab import Vocab
 from strategies import sentences
 
 from spacy_nerllama.marking import Markers, MarkingScheme, typed_scheme
-from spacy_nerllama.prompts import CompactPrompt, Example, PaperPrompt, make_paper_prompt
+from spacy_nerllama.prompts import CompactPrompt, Example, PaperPrompt, PromptText, make_paper_prompt
 from spacy_nerllama.requests import Request, Sentence, TokenSpan
 
 DISEASE = (("DISEASE", "disease"),)
@@ -38,8 +38,8 @@ def test_compact_shows_the_sentence_first_and_then_the_label(source: Sentence) -
     """So that the sentence is read once for all of its labels."""
     disease = CompactPrompt()(Request(source, DISEASE))
     gene = CompactPrompt()(Request(source, (("GENE", "gene"),)))
-    assert disease == (source.text, "\nMark disease:\n", None)
-    assert gene == (source.text, "\nMark gene:\n", None)
+    assert disease == PromptText(source.text, "\nMark disease:\n")
+    assert gene == PromptText(source.text, "\nMark gene:\n")
 
 
 def test_compact_names_all_labels_of_a_request() -> None:
@@ -50,13 +50,13 @@ def test_compact_names_all_labels_of_a_request() -> None:
 def test_paper_is_the_papers_to_the_letter() -> None:
     """Its released code writes the instruction in raw strings: the backslashes are what its model has read."""
     prompt = PaperPrompt((example("He had ataxia .", (2, 3, "DISEASE")),))
-    shared, own, system = prompt(Request(sentence("No ataxia ."), DISEASE))
+    shared, own, system, prefix = prompt(Request(sentence("No ataxia ."), DISEASE))
     assert system == (
         "Below is an instruction that describes a task, paired with an input that provides further context. "
         "Write a response that appropriately completes the request"
     )
     assert shared == ""
-    assert own == (
+    assert prefix + own == (
         'You are an high intelligent biomedical named entity recognition tool, extract \\"disease\\" entities '
         "from the given text, only mark the entity on the original input by highlighting them with @@ and ##, do "
         "not make any other changes. if there is no entity recognized, output the same sentence.\\n"
@@ -75,7 +75,7 @@ def test_paper_shows_only_the_labels_mentions() -> None:
 
 def test_paper_takes_its_markers_from_the_scheme() -> None:
     prompt = PaperPrompt(EXAMPLES[:1], scheme=MarkingScheme(Markers("<m>", "</m>")))
-    own = prompt(Request(sentence("No ataxia ."), DISEASE)).own
+    own = prompt(Request(sentence("No ataxia ."), DISEASE)).text
     assert "with <m> and </m>, do not" in own
     assert "had <m>ataxia</m> ." in own
     with pytest.raises(KeyError, match=r"\[NL032\]"):

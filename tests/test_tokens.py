@@ -68,7 +68,8 @@ def test_control_tokens_in_a_document_stay_text(encoder: TextEncoder) -> None:
 
 def test_a_compact_prompt(encoder: TextEncoder) -> None:
     request = Request(Sentence(("No", "ataxia"), (True, False)), (("DISEASE", "disease"),))
-    shared, own = encoder.prompt(CompactPrompt()(request))
+    prefix, shared, own = encoder.prompt(CompactPrompt()(request))
+    assert prefix == ()
     assert shared[0] == encoder.tokenizer.bos_token_id
     assert decode(encoder, shared[1:]) == "No ataxia"
     assert decode(encoder, own) == "\nMark disease:\n"
@@ -77,20 +78,31 @@ def test_a_compact_prompt(encoder: TextEncoder) -> None:
 @pytest.mark.parametrize("text", ["No ataxia.", " two  spaces\n", INJECTION])
 def test_no_text_changes_the_form_of_a_prompt(encoder: TextEncoder, text: str) -> None:
     request = Request(Sentence((text,), (False,)), (("DISEASE", "disease"),))
-    shared, own = encoder.prompt(CompactPrompt()(request))
-    assert control_tokens(encoder, shared + own) == [encoder.tokenizer.bos_token]
-    shared, own = encoder.prompt(PaperPrompt()(request))
+    prompt = encoder.prompt(CompactPrompt()(request))
+    assert control_tokens(encoder, prompt.ids) == [encoder.tokenizer.bos_token]
+    prompt = encoder.prompt(PaperPrompt()(request))
     turns = ["<|im_start|>", "<|im_end|>"]
-    assert control_tokens(encoder, shared + own) == [*turns, *turns, "<|im_start|>"]
-    assert text in decode(encoder, own)
+    assert control_tokens(encoder, prompt.ids) == [*turns, *turns, "<|im_start|>"]
+    assert text in decode(encoder, prompt.own)
+
+
+def test_what_the_papers_prompts_share_is_the_same_in_tokens(encoder: TextEncoder) -> None:
+    """Parted, a prompt has the ids that it has as a whole."""
+    requests = [Request(Sentence((text,), (False,)), (("DISEASE", "disease"),)) for text in ("No ataxia.", "a\n")]
+    for request in requests:
+        text = PaperPrompt()(request)
+        prompt = encoder.prompt(text)
+        assert prompt.ids == encoder.prompt(text._replace(prefix="", own=text.text)).ids
+        assert len(prompt.prefix) > 3 * len(prompt.own)
+    assert len({encoder.prompt(PaperPrompt()(request)).prefix for request in requests}) == 1
 
 
 def test_a_chat_is_written_by_the_tokenizers_template(encoder: TextEncoder) -> None:
     """After a chat without control tokens in it, our ids are the tokenizer's own."""
-    shared, own = encoder.prompt(PromptText("", "Mark ataxia.", "Be brief"))
+    prompt = encoder.prompt(PromptText("", "Mark ataxia.", "Be brief"))
     chat = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Mark ataxia."}]
     expected = encoder.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-    assert [*shared, *own] == expected
+    assert list(prompt.ids) == expected
 
 
 def test_a_chat_needs_a_template(encoder: TextEncoder) -> None:
@@ -114,7 +126,7 @@ def test_byte_level_tokenizers_are_taken_and_others_refused() -> None:
 
     taken = TextEncoder(bytes_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=False), "Ġ"))
     assert decode(taken, taken.piece(" x\x04")) == " x\x04"
-    assert taken.prompt(PromptText("a", "b")) == (taken.piece("a"), taken.piece("b")), "it has no first token"
+    assert taken.prompt(PromptText("a", "b")) == ((), taken.piece("a"), taken.piece("b")), "it has no first token"
     for refused in (
         bytes_tokenizer(pre_tokenizers.Metaspace(), "▁"),
         bytes_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=True), "Ġ"),

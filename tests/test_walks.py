@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from spacy_nerllama.grammar import Grammar, State
 from spacy_nerllama.marking import typed_scheme
-from spacy_nerllama.models.walks import Exact, Floats, Greedy, Sampling, Walk, make_walk
+from spacy_nerllama.models.walks import Branch, Exact, Floats, Greedy, Sampling, Walk, make_walk
 from spacy_nerllama.requests import Request, Sentence, TokenSpan
 from spacy_nerllama.voting import Voting
 
@@ -63,18 +63,25 @@ def enumerate_readings(
             yield ((span, *spans) if span else spans), product
 
 
-def walked(walk: Walk, grammar: Grammar) -> dict[Spans, float]:
-    """The readings of a walk with their shares, gone through as decoding does, draft by draft."""
+def walked(walk: Walk, grammar: Grammar, guess: bool = False, ahead: int | None = None) -> dict[Spans, float]:
+    """The readings of a walk with their shares, gone through as decoding does, draft by draft.
+
+    guess: Draft the last choice wherever there is one, instead of the first.
+    """
     shares: dict[Spans, float] = {}
     waiting: list[tuple] = [(walk.start(), State(), (), ())]
     while waiting:
         readings, state, ids, spans = waiting.pop()
-        draft = grammar.draft(state)
-        share, branches = walk.follow(readings, probabilities(ids, draft))
-        if share:
+        draft = grammar.draft(state, Last(grammar) if guess else None, ahead)
+        taken = np.array([decision.taken for decision in draft.decisions], dtype=np.int64)
+        staying, leaving = walk.follow(readings, probabilities(ids, draft), taken)
+        branches = list(leaving)
+        if staying is not None and draft.whole:
             reading = (*spans, *draft.spans)
             assert reading not in shares, "a reading is reached on one way only"
-            shares[reading] = share
+            shares[reading] = walk.share(staying)
+        elif staying is not None and walk.goes_on(staying):
+            branches.append(Branch(len(taken) - 1, int(taken[-1]), staying))
         for branch in branches:
             decision = draft.decisions[branch.decision]
             choice = decision.choices[branch.choice]
@@ -83,6 +90,19 @@ def walked(walk: Walk, grammar: Grammar) -> dict[Spans, float]:
             written = (*ids, *draft.ids[: decision.position], choice)
             waiting.append((branch.readings, following, written, closed))
     return shares
+
+
+class Last(dict):
+    """Guesses the last choice of every state."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self._grammar = grammar
+
+    def __bool__(self) -> bool:
+        return True
+
+    def get(self, state: State, default: int) -> int:
+        return self._grammar.choices(state)[-1]
 
 
 def probabilities(before: tuple[int, ...], draft) -> Floats:
@@ -98,6 +118,28 @@ def test_exact_votes_hold_every_reading(request_: Request) -> None:
     shares = walked(Exact(0.0), grammar)
     assert shares == pytest.approx(expected)
     assert sum(shares.values()) == pytest.approx(1.0)
+
+
+drafts = pytest.mark.parametrize(("guess", "ahead"), [(True, None), (False, 0), (True, 3), (False, 4)])
+
+
+@drafts
+def test_drafts_change_no_votes(guess: bool, ahead: int | None) -> None:
+    """Whatever is drafted, and wherever a draft stops, the readings and their shares are the same."""
+    for request in (ONE, BOTH):
+        grammar = make_grammar(request)
+        for walk in (Exact(0.0), Greedy(), Sampling(request, 200, seed=0)):
+            assert walked(walk, grammar, guess, ahead) == pytest.approx(walked(walk, grammar))
+
+
+@drafts
+def test_exact_votes_leave_out_little(guess: bool, ahead: int | None) -> None:
+    """What has at least `min_mass` as a whole is always explored."""
+    grammar = make_grammar(ONE)
+    shares = walked(Exact(0.02), grammar, guess, ahead)
+    everything = dict(enumerate_readings(grammar))
+    assert shares == pytest.approx({reading: everything[reading] for reading in shares})
+    assert {reading for reading, mass in everything.items() if mass >= 0.02} <= shares.keys()
 
 
 @pytest.mark.parametrize("min_mass", [0.001, 0.02, 0.3, 0.99])
@@ -185,15 +227,18 @@ def test_samples_take_only_possible_choices(rows: list[list[float]], seed: int) 
     if not len(table):
         return
     table /= table.sum(axis=1, keepdims=True) * 1.1
-    share, branches = Sampling(ONE, 20, seed).follow(Sampling(ONE, 20, seed).start(), table)
+    taken = np.random.default_rng(seed).integers(0, 4, len(table))
+    own = table[np.arange(len(table)), taken]
+    walk = Sampling(ONE, 20, seed)
+    staying, branches = walk.follow(walk.start(), table, taken)
     left = 0
     for branch in branches:
-        assert branch.choice > 0
+        assert branch.choice != taken[branch.decision]
         assert table[branch.decision, branch.choice] > 0
-        assert (table[: branch.decision, 0] > 0).all()
+        assert (own[: branch.decision] > 0).all()
         left += len(branch.readings.indices)
-    assert round(20 * share) + left == 20
-    assert not share or (table[:, 0] > 0).all()
+    assert left + (0 if staying is None else len(staying.indices)) == 20
+    assert staying is None or (own > 0).all()
 
 
 def test_the_walk_of_a_setting() -> None:
@@ -204,8 +249,8 @@ def test_the_walk_of_a_setting() -> None:
 
 def test_a_draft_without_decisions_is_followed() -> None:
     for walk in (Exact(0.0), Greedy(), Sampling(ONE, 3, 0)):
-        share, branches = walk.follow(walk.start(), np.zeros((0, 1)))
-        assert (share, list(branches)) == (1.0, [])
+        staying, branches = walk.follow(walk.start(), np.zeros((0, 1)), np.zeros(0, dtype=np.int64))
+        assert (walk.share(staying), list(branches)) == (1.0, [])
 
 
 def test_the_readings_of_a_distribution_sum_to_one() -> None:

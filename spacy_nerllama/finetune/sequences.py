@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from spacy.tokens import Doc
 
-from ..grammar import Grammar
+from ..grammar import Decision, Grammar
 from ..marking import MarkingScheme
 from ..models.tokens import TextEncoder
 from ..prompts import Prompt
@@ -36,15 +36,20 @@ def training_sequence(
     spans: Its gold spans, in order.
     RAISES: ValueError if the gold spans cannot be marked (see `Grammar.follow`).
     """
-    shared, own = encoder.prompt(prompt(request))
+    asked = encoder.prompt(prompt(request)).ids
     copy = Grammar(request, scheme, encoder.piece).follow(spans)
-    start = len(shared) + len(own)
+    start = len(asked)
     return TrainingSequence(
-        (*shared, *own, *copy.ids),
+        (*asked, *copy.ids),
         start,
         tuple(start + decision.position - 1 for decision in copy.decisions),
-        tuple(decision.choices for decision in copy.decisions),
+        tuple(_right_first(decision) for decision in copy.decisions),
     )
+
+
+def _right_first(decision: Decision) -> tuple[int, ...]:
+    right = decision.choices[decision.taken]
+    return (right, *(choice for choice in decision.choices if choice != right))
 
 
 def doc_examples(

@@ -1,42 +1,62 @@
 """Marked decoding: requests -> votes, by reading whole drafts and going on from where readings leave them.
 
 One forward pass over the prompt and the whole unmarked copy gives the next-token distribution at every boundary at
-once. A walk says where readings leave the copy; each such branch keeps the past up to there, writes its marker,
-drafts the remaining copy, and is read in a later pass: one pass and one or two more for each mention instead of
-one for each token, and the same result as token-by-token constrained decoding (the same reading if greedy, the
-same distribution if sampled). Prior art: input-guided aggressive decoding (Ge et al., arXiv:2205.10350) and
-sidetrack decoding (OpenReview MtyXaOjlUa).
+once. A walk says where readings leave the copy; each such branch keeps the past up to there, writes its marker and
+goes on with a new draft, which is read in a later pass. The result is the same as that of token-by-token
+constrained decoding (the same reading if greedy, the same distribution if sampled), in a few passes instead of one
+for each token. Prior art: input-guided aggressive decoding (Ge et al., arXiv:2205.10350) and sidetrack decoding
+(OpenReview MtyXaOjlUa).
 
-Rows of all requests and passes wait in one pool. A batch takes rows of about the same length from it, so finished
-rows are replaced at once, and no batch exceeds the budget of tokens, which bounds memory beforehand.
+Later drafts are better than the bare copy: where an earlier pass saw that a mention wants to open, they open it,
+and inside of a mention they stop after a few ids, since it will close about there and the rest would be read in
+vain. So a reading with m mentions takes about 2 + m passes, which together read the copy little more than twice.
+
+Rows of all requests and passes wait in one pool. A batch takes those of the oldest requests, so finished rows are
+replaced at once, first results come early, and no batch exceeds the budget of tokens, which bounds memory
+beforehand.
 """
 
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from ..errors import Warnings
 from ..grammar import Grammar, Path, State
 from ..requests import TokenSpan
 from ..voting import Votes
-from .engine import Row, Scores
+from .engine import Footprint, Row, Scores
 from .tokens import PromptIds
 from .walks import Branch, Floats, Walk
 
+logger = logging.getLogger(__name__)
+
 POOL = 2
-"""How many batches' worth of tokens wait in the pool, so that rows of about the same length find each other."""
+"""How many batches' worth of tokens wait in the pool, so that batches can be filled well."""
+
+AHEAD = 8
+"""How many ids of a mention are read before it is known whether it closes there; most are shorter."""
 
 
 class Scorer(Protocol):
     """What marked decoding needs of an engine."""
 
+    @property
+    def efficient(self) -> int:
+        """How many ids in one pass are as fast as any more."""
+
     def score(self, rows: list[Row]) -> Scores:
         """Read a batch of rows and give the logits of the choices at their decisions."""
+
+    def prefix(self, ids: tuple[int, ...]) -> Tensor:
+        """Give the past of what many prompts begin with, read once."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +75,20 @@ class Job:
     @property
     def size(self) -> int:
         """The most tokens that the prompt and a reading can take: where each word is a mention."""
-        return len(self.prompt.shared) + len(self.prompt.own) + self.grammar.longest
+        return len(self.prompt.ids) + self.grammar.longest
 
 
 @dataclass
 class _Result:
-    """The votes of a job as they come in; complete when none of its rows waits any more."""
+    """The votes of a job as they come in; complete when none of its rows waits any more.
 
+    order: Which job it is of.
+    """
+
+    order: int
     spans: dict[TokenSpan, float] = field(default_factory=dict)
     explored: float = 0.0
-    waiting: int = 0
+    waiting: int = 1
 
     def add(self, spans: Iterable[TokenSpan], share: float) -> None:
         self.explored += share
@@ -85,6 +109,10 @@ class _Item(Protocol):
     def row(self) -> Row:
         """What to read."""
 
+    @property
+    def order(self) -> int:
+        """The job it is of, the first if of several."""
+
     def spread(self, logits: Tensor, temperature: float, past: "_Past") -> list["_Item"]:
         """Count what is finished, and give the rows that go on.
 
@@ -99,15 +127,15 @@ _Past = Callable[[int], Tensor]
 class _Shared:
     """What the prompts of several jobs begin with, to be read once for all."""
 
-    ids: tuple[int, ...]
+    row: Row
     jobs: list[tuple[Job, _Result]]
 
-    @cached_property
-    def row(self) -> Row:
-        return Row(None, self.ids, ())
+    @property
+    def order(self) -> int:
+        return self.jobs[0][1].order
 
     def spread(self, logits: Tensor, temperature: float, past: _Past) -> list[_Item]:
-        kept = past(len(self.ids))
+        kept = past(len(self.row.ids))
         return [_first(job, result, kept, job.prompt.own) for job, result in self.jobs]
 
 
@@ -117,6 +145,7 @@ class _Reading:
 
     before: The ids to read before the draft (of the prompt, or the choice by which they left the last draft).
     spans: The mentions that are closed before the draft.
+    guesses: What earlier passes found likeliest, where it is not to copy.
     """
 
     job: Job
@@ -126,6 +155,11 @@ class _Reading:
     before: tuple[int, ...]
     draft: Path
     spans: tuple[TokenSpan, ...] = ()
+    guesses: Mapping[State, int] = field(default_factory=dict)
+
+    @property
+    def order(self) -> int:
+        return self.result.order
 
     @cached_property
     def row(self) -> Row:
@@ -134,23 +168,42 @@ class _Reading:
         return Row(self.past, (*self.before, *self.draft.ids), asks)
 
     def spread(self, logits: Tensor, temperature: float, past: _Past) -> list[_Item]:
-        share, branches = self.job.walk.follow(self.readings, _probabilities(logits, temperature))
-        if share:
-            self.result.add((*self.spans, *self.draft.spans), share)
-        leaving = [(len(self.before) + self.draft.decisions[b.decision].position, b) for b in branches]
+        walk, decisions = self.job.walk, self.draft.decisions
+        probabilities = _probabilities(logits, temperature)
+        taken = np.array([decision.taken for decision in decisions], dtype=np.int64)
+        staying, branches = walk.follow(self.readings, probabilities, taken)
+        leaving = list(branches)
+        if staying is not None and self.draft.whole:
+            self.result.add((*self.spans, *self.draft.spans), walk.share(staying))
+        elif staying is not None and walk.goes_on(staying):
+            leaving.append(Branch(len(decisions) - 1, decisions[-1].taken, staying))
         self.result.waiting += len(leaving) - 1
         if not leaving:
             return []
+        guesses = {**self.guesses, **self._guesses(probabilities)}
         # Those that leave share one copy of the past, each as far as it has read.
-        kept, earlier = past(max(n for n, _ in leaving)), self.row.past_length
-        return [self._leave(branch, kept[..., : earlier + n, :]) for n, branch in leaving]
+        ends = [len(self.before) + decisions[branch.decision].position for branch in leaving]
+        kept, earlier = past(max(ends)), self.row.past_length
+        return [
+            self._leave(branch, kept[..., : earlier + end, :], guesses)
+            for branch, end in zip(leaving, ends, strict=True)
+        ]
 
-    def _leave(self, branch: Branch, past: Tensor) -> "_Reading":
+    def _guesses(self, probabilities: Floats) -> dict[State, int]:
+        likeliest = probabilities.argmax(axis=1)
+        return {
+            decision.state: decision.choices[i]
+            for decision, i in zip(self.draft.decisions, likeliest, strict=True)
+            if decision.state.label is None
+        }
+
+    def _leave(self, branch: Branch, past: Tensor, guesses: Mapping[State, int]) -> "_Reading":
         grammar, decision = self.job.grammar, self.draft.decisions[branch.decision]
         choice = decision.choices[branch.choice]
         state, closed = grammar.advance(decision.state, choice)
         spans = (*self.spans, *decision.spans, *([closed] if closed else []))
-        return _Reading(self.job, self.result, branch.readings, past, (choice,), grammar.draft(state), spans)
+        draft = grammar.draft(state, guesses, AHEAD)
+        return _Reading(self.job, self.result, branch.readings, past, (choice,), draft, spans, guesses)
 
 
 def _probabilities(logits: Tensor, temperature: float) -> Floats:
@@ -169,26 +222,37 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
         each other.
     engine: Scores rows.
     temperature: Of the choices.
-    max_batch_tokens: The most tokens in a batch, pasts and padding included. No job may be larger.
+    max_batch_tokens: The most tokens in a batch, pasts and padding included. No job may be larger. Where a GPU has
+        no memory for so many, it is halved.
     RETURNS: The votes, in the order of the jobs.
     """
     results: deque[_Result] = deque()  # of jobs not yet given back
     pool: list[_Item] = []
     groups = _sharing(jobs)
+    begun = 0
+    budget = max_batch_tokens
     while True:
-        while sum(_size(item) for item in pool) < POOL * max_batch_tokens:
+        while sum(item.row.length for item in pool) < POOL * budget:
             group = next(groups, None)
             if group is None:
                 break
-            begun = [(job, _Result(waiting=1)) for job in group]
-            results.extend(result for _, result in begun)
-            pool += _begin(begun)
+            new = [(job, _Result(begun + i)) for i, job in enumerate(group)]
+            begun += len(new)
+            results.extend(result for _, result in new)
+            pool += _begin(new, engine)
         if not pool:
             return
-        batch = _take(pool, max_batch_tokens)
-        scores = engine.score([item.row for item in batch])
-        # What goes on waits at the end, behind first passes: there it meets what goes on of other jobs, so that
-        # batches stay large.
+        batch = _take(pool, budget, engine.efficient)
+        rows = [item.row for item in batch]
+        try:
+            scores = engine.score(rows)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            pool[:0] = batch
+            budget = max(1, budget // 2)
+            logger.warning(Warnings.W002.format(budget=budget, asked=max_batch_tokens))
+            continue
         for i, item in enumerate(batch):
             pool += item.spread(scores.logits[i], temperature, partial(scores.past, i))
         while results and not results[0].waiting:
@@ -197,43 +261,37 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
 
 def _sharing(jobs: Iterable[Job]) -> Iterator[list[Job]]:
     """Group jobs whose prompts begin alike and that follow each other."""
-    for _, group in groupby(jobs, key=lambda job: job.prompt.shared):
+    for _, group in groupby(jobs, key=lambda job: (job.prompt.prefix, job.prompt.shared)):
         while some := list(islice(group, 8)):  # the same sentence ten thousand times is still a stream
             yield some
 
 
-def _begin(begun: list[tuple[Job, _Result]]) -> list[_Item]:
+def _begin(begun: list[tuple[Job, _Result]], engine: Scorer) -> list[_Item]:
     """Give the first rows of jobs whose prompts begin alike."""
-    shared = begun[0][0].prompt.shared
-    if len(begun) > 1 and shared and all(job.prompt.own for job, _ in begun):
-        return [_Shared(shared, begun)]
-    return [_first(job, result, None, (*shared, *job.prompt.own)) for job, result in begun]
+    prompt = begun[0][0].prompt
+    past = engine.prefix(prompt.prefix) if prompt.prefix else None
+    if len(begun) > 1 and prompt.shared and all(job.prompt.own for job, _ in begun):
+        return [_Shared(Row(past, prompt.shared, ()), begun)]
+    return [_first(job, result, past, (*job.prompt.shared, *job.prompt.own)) for job, result in begun]
 
 
 def _first(job: Job, result: _Result, past: Tensor | None, before: tuple[int, ...]) -> _Reading:
     return _Reading(job, result, job.walk.start(), past, before, job.copy)
 
 
-def _take(pool: list[_Item], max_batch_tokens: int) -> list[_Item]:
-    """Take a batch out of the pool: what waits longest, and rows of about the same length."""
-    rows = [item.row for item in pool]
-    first = len(rows[0].ids)
-    order = sorted(range(len(pool)), key=lambda i: abs(len(rows[i].ids) - first))
-    taken: set[int] = set()
-    past = ids = 0
-    for i in order:
-        past_with, ids_with = max(past, rows[i].past_length), max(ids, len(rows[i].ids))
-        fits = (len(taken) + 1) * (past_with + ids_with) <= max_batch_tokens
-        alike = abs(len(rows[i].ids) - first) <= max(first // 2, 16)  # else padding would cost more than a pass
-        if taken and not (fits and alike):
-            break
-        taken.add(i)
-        past, ids = past_with, ids_with
-    batch = [pool[i] for i in sorted(taken)]
-    pool[:] = [item for i, item in enumerate(pool) if i not in taken]
+def _take(pool: list[_Item], max_batch_tokens: int, efficient: int) -> list[_Item]:
+    """Take a batch out of the pool: rows of the oldest jobs, as many as are worth it and fit."""
+    batch: list[_Item] = []
+    rest: list[_Item] = []
+    footprint, read = Footprint(), 0
+    for item in sorted(pool, key=lambda item: item.order):
+        row = item.row
+        fits = footprint.total(row) <= max_batch_tokens and read + len(row.ids) <= efficient
+        if fits or not batch:
+            batch.append(item)
+            footprint.add(row)
+            read += len(row.ids)
+        else:
+            rest.append(item)
+    pool[:] = rest
     return batch
-
-
-def _size(item: _Item) -> int:
-    row = item.row
-    return row.past_length + len(row.ids)

@@ -1,5 +1,6 @@
 """The local model, `nerllama.Llama.v1`: a Llama-family base with an optional adapter, loaded on first use."""
 
+import gc
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -131,6 +132,22 @@ class Llama:
                     engine = Engine(model.merge_and_unload())  # saves two small products for each large one
                 self._loaded = _Loaded(encoder, engine)
             return self._loaded
+
+    def warm_up(self) -> None:
+        """Load the model and read a token with it, so that the first doc does not wait."""
+        from .engine import Row
+
+        self.load().engine.score([Row(None, (0,), ())])
+
+    def unload(self) -> None:
+        """Give the model's memory back; the next `vote` loads it again. A `vote` that is going on keeps it."""
+        import torch
+
+        with self._lock:
+            self._loaded = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def __getstate__(self) -> dict[str, Any]:
         """Give what a copy or another process needs; it loads base and adapter for itself."""

@@ -66,10 +66,10 @@ def keep_unpacked(model: torch.nn.Module, fitting: bool) -> None:
     fitting: Also those that could be packed, for a model that will be trained.
     """
     for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
+        if isinstance(module, torch.nn.Linear) and hasattr(module, "support_avx512bf16_for_cpu"):
             fits = module.in_features % 64 == 0 and module.out_features % 32 == 0
             if fitting or not fits:
-                module.support_avx512bf16_for_cpu = False
+                setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (mypy does not know it)
 
 
 def resolve_device(device: str) -> str:

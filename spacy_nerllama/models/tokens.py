@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,10 +13,16 @@ _CONTENT = "\ue000"  # a private-use character that no chat template holds
 
 
 class PromptIds(NamedTuple):
-    """The token ids of a prompt: what all labels of the sentence share, then the label's own."""
+    """The token ids of a prompt: what many sentences share, what all labels of the sentence share, the rest."""
 
+    prefix: tuple[int, ...]
     shared: tuple[int, ...]
     own: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The whole prompt."""
+        return (*self.prefix, *self.shared, *self.own)
 
 
 class TextEncoder:
@@ -27,6 +34,7 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self._lock = threading.Lock()
         if [tokenizer.convert_ids_to_tokens(list(self._encode(x))) for x in ("x", " x")] != [["x"], ["Ġx"]]:
             raise ValueError(Errors.E040.format(tokenizer=type(tokenizer).__name__))
         self.piece = lru_cache(maxsize=100_000)(self._encode)
@@ -38,7 +46,8 @@ class TextEncoder:
         return self._plain("?") if text and not ids else ids
 
     def _plain(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        with self._lock:  # a tokenizer is changed by its calls, and breaks if threads share one
+            return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
     def prompt(self, text: PromptText) -> PromptIds:
         """Encode a prompt: a chat by the tokenizer's own template, plain text after its first special token.
@@ -46,7 +55,9 @@ class TextEncoder:
         RAISES: ValueError if the prompt is a chat, and the tokenizer has no template.
         """
         before, after = self._frame(text.system)
-        return PromptIds((*before, *self._encode(text.shared)), (*self._encode(text.own), *after))
+        prefix = (*before, *self.piece(text.prefix)) if text.prefix else ()
+        shared = self._encode(text.shared) if prefix else (*before, *self._encode(text.shared))
+        return PromptIds(prefix, shared, (*self._encode(text.own), *after))
 
     @lru_cache(maxsize=16)  # noqa: B019 (an encoder lives as long as its model)
     def _frame(self, system: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -59,8 +70,9 @@ class TextEncoder:
         chat = [{"role": "system", "content": system}, {"role": "user", "content": _CONTENT}]
         rendered = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         before, after = rendered.split(_CONTENT)
-        ids = (tuple(tokenizer.encode(part, add_special_tokens=False)) for part in (before, after))
-        return next(ids), next(ids)
+        with self._lock:
+            ids = [tuple(tokenizer.encode(part, add_special_tokens=False)) for part in (before, after)]
+        return ids[0], ids[1]
 
     @property
     def end_of_turn(self) -> int:

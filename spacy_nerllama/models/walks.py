@@ -6,7 +6,7 @@ deterministic, so that following it with its own probability is exact speculativ
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from ..requests import Request
 from ..voting import Voting
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class Branch(NamedTuple):
@@ -33,35 +34,50 @@ class Walk(Protocol):
     def start(self) -> Any:
         """Give all readings, before the first decision."""
 
-    def follow(self, readings: Any, probabilities: Floats) -> tuple[float, Iterator[Branch]]:
+    def share(self, readings: Any) -> float:
+        """Give the share of all readings that a set of them is."""
+
+    def follow(self, readings: Any, probabilities: Floats, taken: Ints) -> tuple[Any | None, Iterable[Branch]]:
         """Follow readings along a draft.
 
-        probabilities: Of the choices at each decision; the draft takes the first.
-            *Shape:* (decisions, choices), padded with 0
-        RETURNS: The share of all readings that stay on the draft to the end, and those that leave it.
+        probabilities: Of the choices at each decision. *Shape:* (decisions, choices), padded with 0
+        taken: The index of the draft's own choice at each. *Shape:* (decisions,)
+        RETURNS: The readings that stay on the draft to its end, None if there are none, and those that leave it.
         """
+
+    def goes_on(self, readings: Any) -> bool:
+        """Whether readings are worth a pass of their own."""
 
 
 class Greedy:
     """The one reading that takes the likeliest choice at each decision."""
 
-    def start(self) -> None:
+    def start(self) -> bool:
         """Give the one reading."""
+        return True
 
-    def follow(self, readings: None, probabilities: Floats) -> tuple[float, Iterator[Branch]]:
+    def share(self, readings: bool) -> float:
+        """It is all readings."""
+        return 1.0
+
+    def follow(self, readings: bool, probabilities: Floats, taken: Ints) -> tuple[bool | None, Iterable[Branch]]:
         """See `Walk.follow`."""
-        taken = probabilities.argmax(axis=1) if len(probabilities) else np.zeros(0, int)
-        leaves = np.flatnonzero(taken)
+        likeliest = probabilities.argmax(axis=1) if len(taken) else taken
+        leaves = np.flatnonzero(likeliest != taken)
         if not len(leaves):
-            return 1.0, iter(())
-        return 0.0, iter([Branch(int(leaves[0]), int(taken[leaves[0]]), None)])
+            return True, ()
+        return None, [Branch(int(leaves[0]), int(likeliest[leaves[0]]), True)]
+
+    def goes_on(self, readings: bool) -> bool:
+        """See `Walk.goes_on`."""
+        return True
 
 
 @dataclass
 class Samples:
     """Which samples are in a set of readings that are the same so far, and how many decisions they have made."""
 
-    indices: NDArray[np.int64]
+    indices: Ints
     decisions: int
 
 
@@ -69,8 +85,8 @@ class Sampling:
     """k independent samples, as SCNP takes them; their distribution is that of token-by-token sampling.
 
     Each sample has a stream of random numbers of its own, one for each decision, that depends on the seed, the
-    sentence, the labels and its index alone: results do not depend on batches or order, and 5 samples are the
-    first 5 of 10.
+    sentence, the labels and its index alone: results do not depend on batches, drafts or order, and 5 samples are
+    the first 5 of 10.
     """
 
     def __init__(self, request: Request, k: int, seed: int) -> None:
@@ -83,30 +99,43 @@ class Sampling:
         """Give all samples."""
         return Samples(np.arange(self._k), 0)
 
-    def follow(self, readings: Samples, probabilities: Floats) -> tuple[float, Iterator[Branch]]:
+    def share(self, readings: Samples) -> float:
+        """Give the share of the samples."""
+        return len(readings.indices) / self._k
+
+    def follow(
+        self, readings: Samples, probabilities: Floats, taken: Ints
+    ) -> tuple[Samples | None, Iterable[Branch]]:
         """See `Walk.follow`."""
-        n = len(probabilities)
+        n = len(taken)
         if not n:
-            return len(readings.indices) / self._k, iter(())
+            return readings, ()
         drawn = self._numbers(readings, n)
-        # The draft's choice has the numbers in [0, its probability), the next choices follow. The last possible
-        # choice has what is left, whatever rounding did.
+        # Each choice has the numbers from where the choices before it end. The last possible choice has what is
+        # left, whatever rounding did.
         bounds = probabilities.cumsum(axis=1)
         width = probabilities.shape[1]
         last = width - 1 - (probabilities[:, ::-1] > 0).argmax(axis=1)
         bounds[np.arange(width) >= last[:, None]] = np.inf
-        leaves = drawn >= bounds[:, 0]
+        chosen = (drawn[:, :, None] >= bounds).sum(axis=2)
+        leaves = chosen != taken
         stays = ~leaves.any(axis=1)
         where = leaves.argmax(axis=1)
         branches: dict[tuple[int, int], list[int]] = {}
         for row in np.flatnonzero(~stays):
             at = int(where[row])
-            choice = int(np.searchsorted(bounds[at], drawn[row, at], side="right"))
-            branches.setdefault((at, choice), []).append(int(row))
-        return float(stays.sum()) / self._k, (
-            Branch(at, choice, Samples(readings.indices[rows], readings.decisions + at + 1))
-            for (at, choice), rows in branches.items()
+            branches.setdefault((at, int(chosen[row, at])), []).append(int(row))
+        return (
+            Samples(readings.indices[stays], readings.decisions + n) if stays.any() else None,
+            [
+                Branch(at, choice, Samples(readings.indices[rows], readings.decisions + at + 1))
+                for (at, choice), rows in branches.items()
+            ],
         )
+
+    def goes_on(self, readings: Samples) -> bool:
+        """See `Walk.goes_on`."""
+        return True
 
     def _numbers(self, readings: Samples, n: int) -> Floats:
         end = readings.decisions + n
@@ -114,10 +143,6 @@ class Sampling:
             more = end + 32 - self._drawn.shape[1]
             self._drawn = np.hstack([self._drawn, [stream.random(more) for stream in self._streams]])
         return self._drawn[readings.indices, readings.decisions : end]
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode("utf8", "surrogatepass"), digest_size=16).digest(), "big")
 
 
 class Exact:
@@ -134,16 +159,32 @@ class Exact:
         """Give all readings."""
         return 1.0
 
-    def follow(self, readings: float, probabilities: Floats) -> tuple[float, Iterator[Branch]]:
+    def share(self, readings: float) -> float:
+        """Give their probability."""
+        return readings
+
+    def follow(self, readings: float, probabilities: Floats, taken: Ints) -> tuple[float | None, Iterable[Branch]]:
         """See `Walk.follow`."""
-        if not len(probabilities):
-            return readings, iter(())
-        reached = readings * np.concatenate([[1.0], probabilities[:, 0].cumprod()])
-        mass = reached[:-1, None] * probabilities[:, 1:]
-        at, choice = np.nonzero((mass >= self._min_mass) & (mass > 0))
-        return float(reached[-1]), (
-            Branch(int(a), int(c) + 1, float(mass[a, c])) for a, c in zip(at, choice, strict=True)
-        )
+        n = len(taken)
+        if not n:
+            return readings, ()
+        own = probabilities[np.arange(n), taken]
+        reached = readings * np.concatenate([[1.0], own.cumprod()])
+        mass = reached[:-1, None] * probabilities
+        mass[np.arange(n), taken] = 0.0
+        return float(reached[-1]) or None, [
+            Branch(int(at), int(choice), float(mass[at, choice]))
+            for at, choice in zip(*np.nonzero(mass), strict=True)
+            if self.goes_on(float(mass[at, choice]))
+        ]
+
+    def goes_on(self, readings: float) -> bool:
+        """See `Walk.goes_on`."""
+        return readings >= self._min_mass
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode("utf8", "surrogatepass"), digest_size=16).digest(), "big")
 
 
 def make_walk(request: Request, voting: Voting) -> Walk:
