@@ -34,6 +34,29 @@ def spans_of(grammar: Grammar, ids: list[int]) -> tuple[TokenSpan, ...]:
     return (*spans, *grammar.last_span(state))
 
 
+def sample(
+    model: torch.nn.Module, grammar: Grammar, prompt: PromptIds, end: int, k: int, seed: int
+) -> list[tuple[TokenSpan, ...]]:
+    """Read one sentence k times, each token drawn by its probability among the legal ones."""
+    ids = torch.tensor([prompt.ids])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=k,
+            max_new_tokens=4 * len(grammar.draft(State()).ids) + 8,
+            eos_token_id=end,
+            pad_token_id=end,
+            prefix_allowed_tokens_fn=constrained(grammar, prompt, end),
+        )
+    return [spans_of(grammar, row[ids.shape[1] :].tolist()) for row in out]
+
+
 def generate(model: torch.nn.Module, grammar: Grammar, prompt: PromptIds, end: int) -> tuple[TokenSpan, ...]:
     """Read one sentence greedily, token by token."""
     ids = torch.tensor([prompt.ids])

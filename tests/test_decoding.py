@@ -5,17 +5,19 @@ votes are compared with plain forward passes over every reading there is.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice, permutations
 from typing import Any
 
 import pytest
 import torch
-from oracle import generate
+from oracle import generate, sample
 from recorder import DISEASE, GENE, Recorder, make_job, sentence
 
 from spacy_nerllama.grammar import Grammar, State
 from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme, unmark
+from spacy_nerllama.models import decoding
 from spacy_nerllama.models.decoding import Job, decode
 from spacy_nerllama.models.engine import Footprint
 from spacy_nerllama.models.tokens import PromptIds
@@ -191,6 +193,32 @@ def test_samples_agree_with_exact_votes(tiny) -> None:
     for span, vote in exact.spans.items():
         assert abs(drawn.spans.get(span, 0.0) - vote) <= 4.5 * math.sqrt(vote * (1 - vote) / k) + 1 / k
     assert all(share == round(share * k) / k for share in drawn.spans.values()), "k votes are counted exactly"
+
+
+def test_samples_are_drawn_as_the_oracle_draws_them(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole readings of k samples that share passes, against k runs token by token: Pearson's chi-square test of
+    two samples at the level of one in a thousand, readings seen less than 16 times pooled."""
+    encoder, engine = tiny.load()
+    k, ours = 600, Counter()
+    add = decoding._Result.add
+
+    def counting(self: Any, spans: Sequence[TokenSpan], share: float) -> None:
+        ours[tuple(spans)] += round(k * share)
+        add(self, spans, share)
+
+    monkeypatch.setattr(decoding._Result, "add", counting)
+    job = make_job(encoder, Request(sentence("low (ATM)"), GENE), Voting(samples=k))
+    list(decode([job], engine, 1.0, 4096))
+    theirs = Counter(sample(engine.model, job.grammar, job.prompt, encoder.end_of_turn, k, seed=0))
+    assert ours.total() == theirs.total() == k
+    rare = [reading for reading in ours | theirs if ours[reading] + theirs[reading] < 16]
+    cells = [(ours[reading], theirs[reading]) for reading in ours | theirs if reading not in rare]
+    cells += [(sum(ours[reading] for reading in rare), sum(theirs[reading] for reading in rare))] if rare else []
+    statistic = sum((a - b) ** 2 / (a + b) for a, b in cells)
+    freedom = len(cells) - 1
+    assert freedom > 4
+    # Wilson and Hilferty's approximation of the quantile at 0.999
+    assert statistic < freedom * (1 - 2 / (9 * freedom) + 3.09 * math.sqrt(2 / (9 * freedom))) ** 3
 
 
 # Batches change nothing but time and memory.

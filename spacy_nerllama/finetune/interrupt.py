@@ -3,7 +3,7 @@
 import logging
 import signal
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl
 
@@ -20,7 +20,7 @@ class SaveOnInterrupt(TrainerCallback):
         self.interrupted = False
         self._before: Any = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "SaveOnInterrupt":
         self._before = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
