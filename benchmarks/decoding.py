@@ -14,8 +14,8 @@ vllm                  (with --vllm-python) vLLM in an environment of its own, me
 
 An adapter trained with the decision-only loss cannot generate text. Peers that do run with one trained with
 `loss = "response"` on the same base (`response-adapter` beside this file), for at most as many new tokens as
-the sentence has, and 64. Peers that take seconds a sentence get the first --few sentences only; the table says how
-many.
+the sentence has, and 64. Peers that take seconds a sentence get only --few of the sentences, spread evenly over
+their lengths, so that rates compare; the table says how many.
 """
 
 import argparse
@@ -212,7 +212,8 @@ def floor(loaded: Loaded, tokens: int) -> Callable[[Sequence[Request]], list]:
         rows = [row(request) for request in requests]
         with torch.inference_mode():
             for group in by_length(requests, lambda request: len(row(request)), tokens):
-                loaded.model.get_decoder()(**pad_left([rows[i] for i in group], 0, loaded.model.device))
+                batch = pad_left([rows[i] for i in group], 0, loaded.model.device)
+                loaded.model.get_decoder()(**batch, use_cache=False)
         return []
 
     return run
@@ -235,22 +236,28 @@ def watched(peer: Peer, models: Sequence[Any]) -> Iterator[None]:
         while not done.wait(0.02):
             most = max(most, process.memory_info().rss)
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    if torch.cuda.is_available():
+    gpu = models[0].device.type == "cuda"
+    if gpu:
+        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before_gpu = torch.cuda.memory_allocated()
     peer.passes = peer.tokens = 0
     start = time.perf_counter()
-    yield
-    peer.seconds.append(time.perf_counter() - start)
-    done.set()
+    try:
+        yield
+        if gpu:
+            torch.cuda.synchronize()
+        peer.seconds.append(time.perf_counter() - start)
+    finally:
+        done.set()
+        for hook in hooks:
+            hook.remove()
     watcher.join()
     peer.memory = max(peer.memory, (most - before) / 2**20)
-    if torch.cuda.is_available():
+    if gpu:
         peer.memory = (torch.cuda.max_memory_allocated() - before_gpu) / 2**20
-    for hook in hooks:
-        hook.remove()
 
 
 def vllm(settings: argparse.Namespace, loaded: Loaded, requests: Sequence[Request], peers: list[Peer]) -> None:
@@ -268,10 +275,11 @@ def vllm(settings: argparse.Namespace, loaded: Loaded, requests: Sequence[Reques
             "rounds": settings.rounds,
         }
         (Path(folder) / "work.json").write_text(json.dumps(work), "utf8")
+        torch.cuda.empty_cache()
         command = [settings.vllm_python, str(HERE / "vllm_peer.py"), folder]
         subprocess.run(command, check=True, env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "4"})
         for peer, result in zip(peers, json.loads((Path(folder) / "out.json").read_text("utf8")), strict=True):
-            peer.seconds, peer.memory = result["seconds"], result["memory"]
+            peer.seconds = result["seconds"]
             pairs = zip(requests, result["ids"], strict=True)
             peer.answers = [loaded.readings(request, rows) for request, rows in pairs]
 
@@ -293,11 +301,11 @@ def elected(peer: Peer, threshold: float) -> tuple[list[set[TokenSpan]], int]:
     return kept, malformed
 
 
-def differing(model: Llama, requests: Sequence[Request], ours: Peer, oracle: Peer) -> tuple[int, float]:
+def differing(model: Llama, requests: Sequence[Request], ours: list, theirs: list) -> tuple[int, float]:
     """How many greedy readings differ from the oracle's, and the largest gap between the two choices in nats."""
     encoder, engine = model.load()
     n, largest = 0, 0.0
-    for request, votes, ((*expected,),) in zip(requests, ours.answers, oracle.answers, strict=False):
+    for request, votes, ((*expected,),) in zip(requests, ours, theirs, strict=True):
         found = sorted(votes.spans)
         if found == expected:
             continue
@@ -307,7 +315,8 @@ def differing(model: Llama, requests: Sequence[Request], ours: Peer, oracle: Pee
         at = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
         prompt = encoder.prompt(PROMPT(request)).ids
         with torch.inference_mode():
-            logits = engine.model(torch.tensor([[*prompt, *one[:at]]])).logits[0, -1].float()
+            ids = torch.tensor([[*prompt, *one[:at]]], device=engine.model.device)
+            logits = engine.model(ids).logits[0, -1].float()
         largest = max(largest, abs(float(logits[one[at]] - logits[other[at]])))
     return n, largest
 
@@ -416,7 +425,10 @@ def main() -> None:
     settings.device = resolve_device(settings.device)
 
     requests, gold = read_data(settings)
-    few = requests[: settings.few]
+    order = sorted(range(len(requests)), key=lambda i: len(requests[i].sentence.text))
+    step = max(1.0, len(order) / settings.few)
+    some = [order[int((i + 0.5) * step)] for i in range(min(settings.few, len(order)))]
+    few = [requests[i] for i in some]
     ours = Llama(settings.model, settings.adapter, None, settings.dtype, settings.device)
     engine = ours.load().engine
     text = load(settings, settings.text_adapter)
@@ -465,7 +477,8 @@ def main() -> None:
         n = len(few) if peer.few else len(requests)
         kept, malformed = elected(peer, threshold)
         pairs = ([(s.start, s.end) for s in spans] for spans in kept)
-        golds = ([(s.start, s.end) for s in spans] for spans in gold[:n])
+        marked_ones = [gold[i] for i in some] if peer.few else gold
+        golds = ([(s.start, s.end) for s in spans] for spans in marked_ones)
         rows.append(
             {
                 "name": peer.name,
@@ -474,7 +487,7 @@ def main() -> None:
                 "sentences_per_s": n / statistics.median(peer.seconds),
                 "passes": peer.passes or None,
                 "tokens": peer.tokens or None,
-                "memory": peer.memory,
+                "memory": peer.memory or None,
                 "malformed": malformed if peer.answers else None,
                 "f1": score(zip(pairs, golds, strict=True)).f1 if peer.answers else None,
                 "adapter": peer.adapter,
@@ -489,7 +502,8 @@ def main() -> None:
     facts: dict[str, Any] = {}
     if ("marked", 1) in by_name and ("generate-constrained", 1) in by_name:
         oracle = by_name["generate-constrained", 1]
-        n, gap = differing(ours, few, by_name["marked", 1], oracle)
+        answers = [by_name["marked", 1].answers[i] for i in some]
+        n, gap = differing(ours, few, answers, oracle.answers)
         facts = {"compared": len(oracle.answers), "differing": n, "largest_gap": gap}
         print(f"\nGreedy readings that differ from generate-constrained: {n} of {len(oracle.answers)}", end="")
         print(f", the largest gap between the two choices {gap:.3f} nats." if n else ".")

@@ -78,6 +78,7 @@ class Errors:
     )
 
     # Voting and component: NL050-NL059
+    E047 = "[NL047] The prompt is empty, and the tokenizer has no first token: there is nothing to go on from."
     E050 = (
         "[NL050] Voting settings out of range: {voting}. Expected samples >= 1 or null, 0 <= min_mass < 1, "
         "temperature > 0 and 0 <= threshold <= 1."
@@ -92,15 +93,19 @@ class Errors:
     )
     E053 = "[NL053] The setting max_batch_tokens is {value}: it must be at least 64, so that a sentence fits."
     E054 = (
-        "[NL054] The output head of this model is a {head}, and marked decoding needs a plain matrix: either the "
-        "adapter changes the head (`lm_head` among its target_modules or modules_to_save), or it is quantised. "
-        "Choose another adapter or base."
+        "[NL054] The output head of this model is not a plain matrix, as marked decoding needs it ({head}): the "
+        "adapter changes the head (`lm_head` among its target_modules or modules_to_save), or it is quantised, or "
+        "it scales its logits. Choose another adapter or base."
     )
     E055 = (
         "[NL055] The weights of the adapter cannot be read ({reason}). Train or fetch it again; what Git LFS left "
         "in the place of a file is fetched with `git lfs pull`."
     )
     E056 = "[NL056] The adapter is of the type {type}. Only LoRA adapters can be used: choose another."
+    E057 = (
+        "[NL057] The attention of a {model} is not the ordinary one ({what}), and marked decoding reads several "
+        "sentences at once. Choose another base: Llama, Mistral and Qwen models without windows are read."
+    )
 
     # Fine-tuning: NL060-NL079
     E060 = "[NL060] There is no recipe {path}. The recipes that come with the project are in configs/."

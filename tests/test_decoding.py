@@ -167,7 +167,7 @@ def test_exact_votes(tiny, text: str, labels: tuple, scheme: MarkingScheme, temp
     assert votes.spans == pytest.approx(expected, abs=1e-5)
     assert votes.unexplored == pytest.approx(0.0, abs=1e-9)
     lengths = {len(ids) for ids, _ in every_reading(job.grammar)}
-    assert max(map(len, recorder.read)) == len(job.prompt.ids) + max(lengths) <= job.size
+    assert max(map(len, recorder.read)) <= len(job.prompt.ids) + max(lengths) <= job.size
 
 
 def test_exact_votes_that_leave_out_branches(tiny) -> None:

@@ -73,6 +73,32 @@ def test_the_tests_can_fail(engine: Engine) -> None:
         assert (plain(engine, wrong)[-1, list(CHOICES)] - right).abs().max() > 0.01
 
 
+def test_a_model_that_we_would_misread_is_refused(tiny, tiny_base) -> None:
+    """One that scales its logits, has windows of attention, or an attention that is not the library's."""
+    from transformers import LlamaForCausalLM
+
+    def model() -> LlamaForCausalLM:
+        return LlamaForCausalLM.from_pretrained(tiny_base)
+
+    scaling = model()
+    scaling.config.logit_scale = 2.0
+    with pytest.raises(ValueError, match=r"^\[NL054\] .*logit_scale"):
+        Engine(scaling)
+
+    windows = Engine(model())
+    forward = windows.model.model.layers[0].self_attn.forward
+    windows.model.model.layers[0].self_attn.forward = lambda *args, **kw: forward(*args, **kw, sliding_window=8)
+    windows.score([Row(None, ids(8, 0), ())])
+    with pytest.raises(ValueError, match=r"^\[NL057\] .*a window of 8 tokens"):
+        windows.score([Row(None, ids(9, 0), ())])
+
+    deaf = Engine(model())
+    heard = deaf.model.model.layers[1].self_attn.forward
+    deaf.model.model.layers[1].self_attn.forward = lambda *args, layout, **kw: heard(*args, **kw)
+    with pytest.raises(ValueError, match=r"^\[NL057\] .*LlamaForCausalLM"):
+        deaf.score([Row(None, ids(4, 0), ())])
+
+
 def test_rows_without_decisions(engine: Engine) -> None:
     scores = engine.score([Row(None, ids(3, 0), ()), Row(None, ids(2, 1), ())])
     assert [len(logits) for logits in scores.logits] == [0, 0]

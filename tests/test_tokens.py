@@ -126,6 +126,8 @@ def test_byte_level_tokenizers_are_taken_and_others_refused() -> None:
 
     taken = TextEncoder(bytes_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=False), "Ġ"))
     assert decode(taken, taken.piece(" x\x04")) == " x\x04"
+    with pytest.raises(ValueError, match=r"^\[NL047\]"):
+        taken.prompt(PromptText("", ""))
     assert taken.prompt(PromptText("a", "b")) == ((), taken.piece("a"), taken.piece("b")), "it has no first token"
     for refused in (
         bytes_tokenizer(pre_tokenizers.Metaspace(), "▁"),

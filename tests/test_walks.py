@@ -4,6 +4,7 @@ There is no model here. The probability of a choice is a fixed, arbitrary functi
 """
 
 import math
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 
@@ -44,22 +45,19 @@ def distribution(before: tuple[int, ...], choices: tuple[int, ...]) -> list[floa
 
 def enumerate_readings(
     grammar: Grammar,
-    min_mass: float = 0.0,
     state: State | None = None,
     ids: tuple[int, ...] = (),
     mass: float = 1.0,
 ) -> Iterator[tuple[Spans, float]]:
-    """Every reading with its probability: those that leave the copy by choices of at least `min_mass`."""
+    """Every reading with its probability."""
     state = State() if state is None else state
     choices = grammar.choices(state)
     if not choices:
         yield grammar.last_span(state), mass
         return
-    for i, (choice, share) in enumerate(zip(choices, distribution(ids, choices), strict=True)):
-        if i and mass * share < min_mass:
-            continue
+    for choice, share in zip(choices, distribution(ids, choices), strict=True):
         following, span = grammar.advance(state, choice)
-        for spans, product in enumerate_readings(grammar, min_mass, following, (*ids, choice), mass * share):
+        for spans, product in enumerate_readings(grammar, following, (*ids, choice), mass * share):
             yield ((span, *spans) if span else spans), product
 
 
@@ -133,21 +131,33 @@ def test_drafts_change_no_votes(guess: bool, ahead: int | None) -> None:
 
 
 @drafts
-def test_exact_votes_leave_out_little(guess: bool, ahead: int | None) -> None:
-    """What has at least `min_mass` as a whole is always explored."""
-    grammar = make_grammar(ONE)
-    shares = walked(Exact(0.02), grammar, guess, ahead)
-    everything = dict(enumerate_readings(grammar))
-    assert shares == pytest.approx({reading: everything[reading] for reading in shares})
-    assert {reading for reading, mass in everything.items() if mass >= 0.02} <= shares.keys()
-
-
 @pytest.mark.parametrize("min_mass", [0.001, 0.02, 0.3, 0.99])
-def test_exact_votes_leave_out_what_is_improbable(min_mass: float) -> None:
+def test_exact_votes_leave_out_what_is_improbable(min_mass: float, guess: bool, ahead: int | None) -> None:
+    """Explored is what has at least `min_mass` as a whole, the greedy reading, and what is read on the way."""
     grammar = make_grammar(ONE)
-    expected = dict(enumerate_readings(grammar, min_mass))
-    assert len(expected) < len(dict(enumerate_readings(grammar)))
-    assert walked(Exact(min_mass), grammar) == pytest.approx(expected)
+    shares = walked(Exact(min_mass), grammar, guess, ahead)
+    everything = dict(enumerate_readings(grammar))
+    assert len(shares) < len(everything)
+    assert shares == pytest.approx({reading: everything[reading] for reading in shares})
+    assert {reading for reading, mass in everything.items() if mass >= min_mass} <= shares.keys()
+    assert walked(Greedy(), grammar).keys() <= shares.keys()
+
+
+@drafts
+def test_exact_votes_of_many_unsure_mentions(guess: bool, ahead: int | None, monkeypatch) -> None:
+    """No reading has `min_mass` where each of ten mentions is opened with 0.8 and closed with 0.7."""
+    grammar = make_grammar(make_request(" ".join("abcdefghij"), "GENE"))
+
+    def unsure(before: tuple[int, ...], choices: tuple[int, ...]) -> list[float]:
+        return [0.3, 0.7] if ord("#") in choices else [0.2, 0.8]
+
+    monkeypatch.setattr(sys.modules[__name__], "distribution", unsure)
+    ((greedy, _),) = walked(Greedy(), grammar).items()
+    assert len(greedy) == 10
+    shares = walked(Exact(0.02), grammar, guess, ahead)
+    assert greedy in shares
+    for mention in greedy:
+        assert sum(share for reading, share in shares.items() if mention in reading) > 0.3 * sum(shares.values())
 
 
 def test_the_greedy_reading_takes_the_likeliest_choice() -> None:

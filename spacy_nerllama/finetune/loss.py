@@ -50,8 +50,8 @@ def use_decision_loss(model: PreTrainedModel) -> None:
         num_items_in_batch: The decisions of all batches that are accumulated to one step.
         """
         hidden = logits.flatten(0, 1)[marker_positions]
-        legal = rows[marker_choices.clamp(min=0)].to(hidden.dtype)
-        scores = torch.einsum("dw,dcw->dc", hidden, legal).float()
+        legal = rows[marker_choices.clamp(min=0)]
+        scores = torch.einsum("dw,dcw->dc", hidden.float(), legal.float())
         scores = scores.masked_fill(marker_choices < 0, -torch.inf)
         total = cross_entropy(scores, labels, reduction="sum")
         n = len(labels) if num_items_in_batch is None else num_items_in_batch

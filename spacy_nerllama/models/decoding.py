@@ -32,7 +32,7 @@ from ..errors import Warnings
 from ..grammar import Grammar, Path, State
 from ..requests import TokenSpan
 from ..voting import Votes
-from .engine import Footprint, Row, Scores
+from .engine import Footprint, Row, Scores, footprint
 from .tokens import PromptIds
 from .walks import Branch, Floats, Walk
 
@@ -113,6 +113,10 @@ class _Item(Protocol):
     def order(self) -> int:
         """The job it is of, the first if of several."""
 
+    @property
+    def tokens(self) -> int:
+        """How much of the pool it takes."""
+
     def spread(self, logits: Tensor, temperature: float, past: "_Past") -> list["_Item"]:
         """Count what is finished, and give the rows that go on.
 
@@ -133,6 +137,10 @@ class _Shared:
     @property
     def order(self) -> int:
         return self.jobs[0][1].order
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(job.prompt.ids) + len(job.copy.ids) for job, _ in self.jobs)
 
     def spread(self, logits: Tensor, temperature: float, past: _Past) -> list[_Item]:
         kept = past(len(self.row.ids))
@@ -161,6 +169,10 @@ class _Reading:
     def order(self) -> int:
         return self.result.order
 
+    @property
+    def tokens(self) -> int:
+        return self.row.length
+
     @cached_property
     def row(self) -> Row:
         offset = len(self.before) - 1
@@ -177,17 +189,20 @@ class _Reading:
             self.result.add((*self.spans, *self.draft.spans), walk.share(staying))
         elif staying is not None and walk.goes_on(staying):
             leaving.append(Branch(len(decisions) - 1, decisions[-1].taken, staying))
-        self.result.waiting += len(leaving) - 1
-        if not leaving:
-            return []
         guesses = {**self.guesses, **self._guesses(probabilities)}
-        # Those that leave share one copy of the past, each as far as it has read.
-        ends = [len(self.before) + decisions[branch.decision].position for branch in leaving]
-        kept, earlier = past(max(ends)), self.row.past_length
-        return [
-            self._leave(branch, kept[..., : earlier + end, :], guesses)
-            for branch, end in zip(leaving, ends, strict=True)
-        ]
+        going_on = []
+        for branch in leaving:
+            reading = self._leave(branch, guesses)
+            if reading.draft.decisions:
+                going_on.append((len(self.before) + decisions[branch.decision].position, reading))
+            else:  # nothing is left to decide, and nothing to read
+                self.result.add((*reading.spans, *reading.draft.spans), walk.share(reading.readings))
+        self.result.waiting += len(going_on) - 1
+        if going_on:  # they share one copy of the past, each as far as it has read
+            kept, earlier = past(max(end for end, _ in going_on)), self.row.past_length
+            for end, reading in going_on:
+                reading.past = kept[..., : earlier + end, :]
+        return [reading for _, reading in going_on]
 
     def _guesses(self, probabilities: Floats) -> dict[State, int]:
         likeliest = probabilities.argmax(axis=1)
@@ -197,13 +212,14 @@ class _Reading:
             if decision.state.label is None
         }
 
-    def _leave(self, branch: Branch, past: Tensor, guesses: Mapping[State, int]) -> "_Reading":
+    def _leave(self, branch: Branch, guesses: Mapping[State, int]) -> "_Reading":
+        """Give the readings of a branch with their next draft; the past is still to be set."""
         grammar, decision = self.job.grammar, self.draft.decisions[branch.decision]
         choice = decision.choices[branch.choice]
         state, closed = grammar.advance(decision.state, choice)
         spans = (*self.spans, *decision.spans, *([closed] if closed else []))
         draft = grammar.draft(state, guesses, AHEAD)
-        return _Reading(self.job, self.result, branch.readings, past, (choice,), draft, spans, guesses)
+        return _Reading(self.job, self.result, branch.readings, None, (choice,), draft, spans, guesses)
 
 
 def _probabilities(logits: Tensor, temperature: float) -> Floats:
@@ -232,7 +248,7 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
     begun = 0
     budget = max_batch_tokens
     while True:
-        while sum(item.row.length for item in pool) < POOL * budget:
+        while sum(item.tokens for item in pool) < POOL * budget:
             group = next(groups, None)
             if group is None:
                 break
@@ -250,11 +266,12 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
             if len(batch) == 1:
                 raise
             pool[:0] = batch
-            budget = max(1, budget // 2)
+            budget = max(1, min(budget, footprint(rows)) // 2)
             logger.warning(Warnings.W002.format(budget=budget, asked=max_batch_tokens))
             continue
         for i, item in enumerate(batch):
             pool += item.spread(scores.logits[i], temperature, partial(scores.past, i))
+        del scores, rows, batch, item  # their memory is not to last into the next pass, or while the caller works
         while results and not results[0].waiting:
             yield results.popleft().votes()
 
@@ -262,13 +279,15 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
 def _sharing(jobs: Iterable[Job]) -> Iterator[list[Job]]:
     """Group jobs whose prompts begin alike and that follow each other."""
     for _, group in groupby(jobs, key=lambda job: (job.prompt.prefix, job.prompt.shared)):
-        while some := list(islice(group, 8)):  # the same sentence ten thousand times is still a stream
+        while some := list(islice(group, 64)):  # the same sentence ten thousand times is still a stream
             yield some
 
 
 def _begin(begun: list[tuple[Job, _Result]], engine: Scorer) -> list[_Item]:
     """Give the first rows of jobs whose prompts begin alike."""
     prompt = begun[0][0].prompt
+    if not prompt.shared and not all(job.prompt.own for job, _ in begun):  # there must be something to read
+        return [_first(job, result, None, job.prompt.ids) for job, result in begun]
     past = engine.prefix(prompt.prefix) if prompt.prefix else None
     if len(begun) > 1 and prompt.shared and all(job.prompt.own for job, _ in begun):
         return [_Shared(Row(past, prompt.shared, ()), begun)]

@@ -59,19 +59,27 @@ class Footprint:
 
     def __init__(self) -> None:
         self._groups: dict[int, tuple[int, int, int]] = {}
-        self._total = 0
+        self.tokens = 0
 
     def total(self, row: Row) -> int:
         """Give the tokens of the batch with one more row."""
         n, past, ids = self._groups.get(row.size, (0, 0, 0))
         grown = (n + 1) * (max(past, row.past_length) + max(ids, len(row.ids)))
-        return self._total - n * (past + ids) + grown
+        return self.tokens - n * (past + ids) + grown
 
     def add(self, row: Row) -> None:
         """Add a row."""
-        self._total = self.total(row)
+        self.tokens = self.total(row)
         n, past, ids = self._groups.get(row.size, (0, 0, 0))
         self._groups[row.size] = (n + 1, max(past, row.past_length), max(ids, len(row.ids)))
+
+
+def footprint(rows: Sequence[Row]) -> int:
+    """Give the tokens of a batch."""
+    whole = Footprint()
+    for row in rows:
+        whole.add(row)
+    return whole.tokens
 
 
 class Scores:
@@ -81,16 +89,19 @@ class Scores:
         *Shape:* (asks, choices), padded with -inf
     """
 
-    def __init__(self, rows: Sequence[Row], logits: list[Tensor], layout: "_Layout") -> None:
+    def __init__(
+        self, rows: Sequence[Row], logits: list[Tensor], starts: list[int], read: list[tuple[Tensor, Tensor]]
+    ) -> None:
         self.logits = logits
         self._rows = rows
-        self._layout = layout
+        self._starts = starts
+        self._read = read
 
     def past(self, row: int, n_ids: int) -> Tensor:
         """Give the past of a row after the first `n_ids` of its ids; later ones are forgotten."""
-        start = self._layout.starts[row]
+        start = self._starts[row]
         end = start + n_ids
-        read = torch.stack([torch.stack((k[:, start:end], v[:, start:end])) for k, v in self._layout.read])
+        read = torch.stack([torch.stack((k[:, start:end], v[:, start:end])) for k, v in self._read])
         past = self._rows[row].past
         return read if past is None else torch.cat((past, read), dim=3)
 
@@ -100,16 +111,21 @@ class Engine:
 
     model: The whole model, with or without an adapter. Its attention is replaced by ours, which is the ordinary
         one for all other callers.
-    RAISES: ValueError if its output matrix is not an ordinary one.
+    RAISES: ValueError if its logits are not plain products with an output matrix; when it reads, if its attention
+        is not the ordinary one.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         head = model.get_output_embeddings()
-        if type(head) is not torch.nn.Linear:  # not of a subclass either, which may compute something else
-            raise ValueError(Errors.E054.format(head=type(head).__name__))
+        scaled = ("logits_scaling", "logit_scale", "final_logit_softcapping")
+        special = [name for name in scaled if getattr(model.config, name, None) is not None]
+        if type(head) is not torch.nn.Linear or head.bias is not None:
+            special.append(type(head).__name__)  # not of a subclass either, which may compute something else
+        if special:
+            raise ValueError(Errors.E054.format(head=", ".join(special)))
         model.set_attn_implementation(PACKED)
         self.model = model
-        self.prefix = lru_cache(maxsize=8)(self._prefix)
+        self.prefix = lru_cache(maxsize=64)(self._prefix)
         self._decoder = model.get_decoder()
         self._rows = head.weight
         self._lock = threading.Lock()
@@ -144,7 +160,10 @@ class Engine:
                 use_cache=False,
                 layout=layout,
             ).last_hidden_state[0]
-            return Scores(rows, self._logits(rows, hidden, layout.starts), layout)
+            if len(layout.read) != self.model.config.num_hidden_layers:
+                what = "an attention of its own"
+                raise ValueError(Errors.E057.format(model=type(self.model).__name__, what=what))
+            return Scores(rows, self._logits(rows, hidden, layout.starts), layout.starts, layout.read)
 
     def _logits(self, rows: Sequence[Row], hidden: Tensor, starts: list[int]) -> list[Tensor]:
         asks = [(start + i, choices) for row, start in zip(rows, starts, strict=True) for i, choices in row.asks]
@@ -154,7 +173,8 @@ class Engine:
             [torch.tensor(choices) for _, choices in asks], batch_first=True, padding_value=-1
         ).to(hidden.device)
         states = hidden[torch.tensor([position for position, _ in asks], device=hidden.device)]
-        logits = torch.einsum("aw,acw->ac", states, self._rows[choices.clamp(min=0)]).float()
+        legal = self._rows[choices.clamp(min=0)]
+        logits = torch.einsum("aw,acw->ac", states.float(), legal.float())
         logits = logits.masked_fill(choices < 0, -torch.inf).cpu()
         return list(logits.split([len(row.asks) for row in rows]))
 
@@ -163,6 +183,7 @@ class _Layout:
     """Where the rows of a batch lie in the packed sequence, and what each layer read.
 
     starts: Where each row begins.
+    longest: How much the longest row has read in the end.
     positions: The position of each packed id in its row. *Shape:* (1, ids)
     read: For each layer that was passed, keys and values of the packed ids. *Shape:* (heads, ids, head width)
     """
@@ -170,6 +191,7 @@ class _Layout:
     def __init__(self, rows: Sequence[Row], dtype: torch.dtype, device: torch.device) -> None:
         ends = list(accumulate(len(row.ids) for row in rows))
         self.starts = [end - len(row.ids) for row, end in zip(rows, ends, strict=True)]
+        self.longest = max(row.length for row in rows)
         positions = [i for row in rows for i in range(row.past_length, row.length)]
         self.positions = torch.tensor([positions], device=device)
         self.read: list[tuple[Tensor, Tensor]] = []
@@ -259,6 +281,12 @@ def _packed_attention(
 ) -> tuple[Tensor, None]:
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    window = kwargs.get("sliding_window")
+    special = [name for name in ("s_aux", "softcap", "position_bias") if kwargs.get(name) is not None]
+    if window is not None and layout.longest > window:
+        special.append(f"a window of {window} tokens, set max_batch_tokens to as many")
+    if special:
+        raise ValueError(Errors.E057.format(model=type(module).__name__, what=", ".join(special)))
     return layout.attend(query, key, value, scaling or query.shape[3] ** -0.5), None
 
 

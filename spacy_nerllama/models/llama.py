@@ -128,7 +128,7 @@ class Llama:
                 encoder = TextEncoder(tokenizer)
                 model: Any = self.adapter.put_on(base, encoder) if self.adapter else base
                 engine = Engine(model)  # it refuses an adapter of the output head, which merging would hide
-                if self.adapter and self._base["quantization"] is None:
+                if self.adapter and getattr(base.config, "quantization_config", None) is None:
                     engine = Engine(model.merge_and_unload())  # saves two small products for each large one
                 self._loaded = _Loaded(encoder, engine)
             return self._loaded

@@ -50,8 +50,7 @@ def load_base(
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=kind, quantization_config=config, device_map={"": where}
     )
-    if quantization == "nf4":
-        keep_unpacked(model, fitting=False)
+    keep_unpacked(model, fitting=False)
     model.requires_grad_(False)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 

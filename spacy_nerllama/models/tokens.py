@@ -38,6 +38,7 @@ class TextEncoder:
         if [tokenizer.convert_ids_to_tokens(list(self._encode(x))) for x in ("x", " x")] != [["x"], ["Ġx"]]:
             raise ValueError(Errors.E040.format(tokenizer=type(tokenizer).__name__))
         self.piece = lru_cache(maxsize=100_000)(self._encode)
+        self._frame = lru_cache(maxsize=16)(self._make_frame)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         """Encode text that is never read as a control token, whatever it holds."""
@@ -52,15 +53,17 @@ class TextEncoder:
     def prompt(self, text: PromptText) -> PromptIds:
         """Encode a prompt: a chat by the tokenizer's own template, plain text after its first special token.
 
-        RAISES: ValueError if the prompt is a chat, and the tokenizer has no template.
+        RAISES: ValueError if the prompt is a chat, and the tokenizer has no template, or if it is empty.
         """
         before, after = self._frame(text.system)
         prefix = (*before, *self.piece(text.prefix)) if text.prefix else ()
         shared = self._encode(text.shared) if prefix else (*before, *self._encode(text.shared))
-        return PromptIds(prefix, shared, (*self._encode(text.own), *after))
+        prompt = PromptIds(prefix, shared, (*self._encode(text.own), *after))
+        if not prompt.ids:
+            raise ValueError(Errors.E047)
+        return prompt
 
-    @lru_cache(maxsize=16)  # noqa: B019 (an encoder lives as long as its model)
-    def _frame(self, system: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _make_frame(self, system: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Give the ids before and after the user's text."""
         tokenizer = self.tokenizer
         if system is None:

@@ -145,42 +145,54 @@ class Sampling:
         return self._drawn[readings.indices, readings.decisions : end]
 
 
+class Mass(NamedTuple):
+    """The probability of readings that are the same so far, and whether the greedy reading is among them."""
+
+    probability: float
+    greedy: bool
+
+
 class Exact:
     """Every reading that is reached by branches of at least `min_mass` probability, weighed by its probability.
 
-    A set of readings is its probability. What is left out, the unexplored mass, is one minus the sum of the
-    shares.
+    The greedy reading is always followed: in a sentence of many unsure mentions no reading at all may have so
+    much. A draft that is read anyway counts to its end, whatever its probability. What is left out, the unexplored
+    mass, is one minus the sum of the shares.
     """
 
     def __init__(self, min_mass: float) -> None:
         self._min_mass = min_mass
 
-    def start(self) -> float:
+    def start(self) -> Mass:
         """Give all readings."""
-        return 1.0
+        return Mass(1.0, True)
 
-    def share(self, readings: float) -> float:
+    def share(self, readings: Mass) -> float:
         """Give their probability."""
-        return readings
+        return readings.probability
 
-    def follow(self, readings: float, probabilities: Floats, taken: Ints) -> tuple[float | None, Iterable[Branch]]:
+    def follow(self, readings: Mass, probabilities: Floats, taken: Ints) -> tuple[Mass | None, Iterable[Branch]]:
         """See `Walk.follow`."""
         n = len(taken)
         if not n:
             return readings, ()
         own = probabilities[np.arange(n), taken]
-        reached = readings * np.concatenate([[1.0], own.cumprod()])
+        reached = readings.probability * np.concatenate([[1.0], own.cumprod()])
         mass = reached[:-1, None] * probabilities
         mass[np.arange(n), taken] = 0.0
-        return float(reached[-1]) or None, [
-            Branch(int(at), int(choice), float(mass[at, choice]))
+        likeliest = probabilities.argmax(axis=1)
+        leaves = np.flatnonzero(likeliest != taken)
+        greedy = (int(leaves[0]), int(likeliest[leaves[0]])) if readings.greedy and len(leaves) else None
+        branches = (
+            Branch(int(at), int(choice), Mass(float(mass[at, choice]), (at, choice) == greedy))
             for at, choice in zip(*np.nonzero(mass), strict=True)
-            if self.goes_on(float(mass[at, choice]))
-        ]
+        )
+        staying = Mass(float(reached[-1]), readings.greedy and greedy is None)
+        return staying if staying.probability else None, [b for b in branches if self.goes_on(b.readings)]
 
-    def goes_on(self, readings: float) -> bool:
+    def goes_on(self, readings: Mass) -> bool:
         """See `Walk.goes_on`."""
-        return readings >= self._min_mass
+        return readings.greedy or readings.probability >= self._min_mass
 
 
 def _hash(key: str) -> int:
