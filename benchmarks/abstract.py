@@ -1,6 +1,6 @@
 """Seconds for one abstract, alone: nine sentences, three labels, greedy, ten samples and exact votes.
 
-    python benchmarks/abstract.py
+python benchmarks/abstract.py
 """
 
 import argparse
