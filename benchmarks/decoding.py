@@ -465,7 +465,11 @@ def main() -> None:
             with watched(peer, [engine.model, text.model]):
                 peer.answers = peer.run(few if peer.few else requests)
     if served:
-        vllm(settings, text, requests, served)
+        try:
+            vllm(settings, text, requests, served)
+        except subprocess.CalledProcessError as error:
+            print(f"vLLM failed: {error}")
+            served = []
 
     floors = [peer for peer in peers if peer.name.startswith("floor")]
     if floors:
