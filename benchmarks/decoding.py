@@ -499,8 +499,9 @@ def main() -> None:
         )
     speed = {(row["name"], row["k"]): row["sentences_per_s"] for row in rows}
     for row in rows:
-        row["to_loop"] = row["sentences_per_s"] / speed.get(("generate-loop", row["k"] or 10), float("nan"))
-        row["to_floor"] = speed.get(("floor", None), float("nan")) / row["sentences_per_s"]
+        loop, best_rate = speed.get(("generate-loop", row["k"] or 10)), speed.get(("floor", None))
+        row["to_loop"] = row["sentences_per_s"] / loop if loop else None
+        row["to_floor"] = best_rate / row["sentences_per_s"] if best_rate else None
     print(table(rows))
     by_name = {(peer.name, peer.k): peer for peer in peers}
     facts: dict[str, Any] = {}
