@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,15 @@ def test_checkpoints_are_not_overwritten_by_chance(corpus: Path, tiny_base: Path
         finetune(*recipe, corpus / "adapter")
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests run in the background and a shell has switched that off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
     from spacy_nerllama.finetune import train
 
@@ -151,6 +161,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(corpus: Path, tiny_base: Path,
     assert (corpus / "adapter" / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.usefixtures("listening")
 def test_a_run_that_fails_gives_ctrl_c_back(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
     from spacy_nerllama.finetune import train
 

@@ -51,7 +51,7 @@ def test_the_snippets_of_the_readme_run_one_after_the_other(
     assert len(capsys.readouterr().out.splitlines()) == len(doc.ents) + len(doc.spans["nerllama"])
     for snippet in others:
         exec(snippet, names)
-    assert len(others) == 2
+    assert len(others) == 3
 
 
 def test_the_config_in_the_readme_is_the_default() -> None:
