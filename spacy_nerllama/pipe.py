@@ -16,7 +16,7 @@ from spacy.vocab import Vocab
 
 from .errors import Errors
 from .models.adapter import Adapter
-from .prompts import Prompt
+from .prompts import Prompt, scheme_of
 from .requests import Request, TokenSpan, doc_requests
 from .stream import annotate
 from .voting import Votes, Voting, elect
@@ -230,7 +230,7 @@ class NerLlama(Pipe):
         handler = self.get_error_handler()
         yield from annotate(
             stream,
-            ask=lambda doc: doc_requests(doc, labels),
+            ask=lambda doc: doc_requests(doc, labels, scheme_of(self.prompt).tells_labels),
             vote=lambda asked: self.model.vote(asked, self.prompt, self.voting, self.max_batch_tokens),
             write=lambda doc, votes: self.set_annotations([doc], [votes]),
             report=lambda doc, error: handler(self.name, self, [doc], error),
