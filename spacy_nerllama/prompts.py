@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,27 +44,27 @@ def scheme_of(prompt: Prompt) -> MarkingScheme:
 class CompactPrompt:
     """The sentence, then what to mark: a few tokens of instruction, for models that were fine-tuned on it.
 
-    scheme: The markers. Those that tell labels apart let one reading mark all labels.
+    Registered as `nerllama.CompactPrompt.v1`.
     """
-
-    scheme: MarkingScheme = SINGLE
 
     def __call__(self, request: Request) -> PromptText:
         descriptions = ", ".join(description for _, description in request.labels)
         return PromptText(request.sentence.text, f"\nMark {descriptions}:\n")
 
 
-def make_compact_prompt() -> CompactPrompt:
-    """Make the prompt for one label at a time. Registered as `nerllama.CompactPrompt.v1`."""
-    return CompactPrompt()
-
-
-def make_multi_task_prompt(names: dict[str, str]) -> CompactPrompt:
-    """Make the prompt for all labels in one reading. Registered as `nerllama.MultiTaskPrompt.v1`.
+@dataclass(frozen=True)
+class MultiTaskPrompt(CompactPrompt):
+    """The compact prompt for all labels in one reading. Registered as `nerllama.MultiTaskPrompt.v1`.
 
     names: What the markers call each label, for example {"DISEASE": "disease"} for `@disease@ataxia#disease#`.
     """
-    return CompactPrompt(typed_scheme(names))
+
+    names: dict[str, str]
+
+    @cached_property
+    def scheme(self) -> MarkingScheme:
+        """Markers of its own for each label."""
+        return typed_scheme(self.names)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from spacy.util import registry
 
 from spacy_nerllama.models import Llama
 from spacy_nerllama.pipe import NerLlama
-from spacy_nerllama.prompts import CompactPrompt, make_multi_task_prompt
+from spacy_nerllama.prompts import CompactPrompt, MultiTaskPrompt
 from spacy_nerllama.requests import Request, TokenSpan
 from spacy_nerllama.sentences import MAX_TOKENS
 from spacy_nerllama.voting import Votes, Voting
@@ -92,7 +92,7 @@ def test_entities_and_candidates(nlp: Language) -> None:
 def test_all_labels_in_one_reading(tiny: Llama) -> None:
     """The multi-task prompt: one request for each sentence, and no overlaps between labels in a reading."""
     names = {"DISEASE": "disease", "GENE": "gene"}
-    ner = component(tiny, prompt=make_multi_task_prompt(names), voting=Voting(1))
+    ner = component(tiny, prompt=MultiTaskPrompt(names), voting=Voting(1))
     seen = list(ner.pipe(docs()))
     assert {span.label_ for doc in seen for span in doc.spans["nerllama"]} == set(names)
     for doc in seen:
@@ -100,7 +100,7 @@ def test_all_labels_in_one_reading(tiny: Llama) -> None:
 
 
 def test_a_label_without_markers_goes_to_the_error_handler(tiny: Llama) -> None:
-    ner = component(tiny, prompt=make_multi_task_prompt({"GENE": "gene"}))
+    ner = component(tiny, prompt=MultiTaskPrompt({"GENE": "gene"}))
     with pytest.raises(KeyError, match="NL032.*DISEASE"):
         ner(docs("p53")[0])
 

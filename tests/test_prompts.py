@@ -13,9 +13,9 @@ from spacy_nerllama.marking import Markers, MarkingScheme, typed_scheme
 from spacy_nerllama.prompts import (
     CompactPrompt,
     Example,
+    MultiTaskPrompt,
     PaperPrompt,
     PromptText,
-    make_multi_task_prompt,
     make_paper_prompt,
     scheme_of,
 )
@@ -56,7 +56,7 @@ def test_compact_names_all_labels_of_a_request() -> None:
 
 
 def test_the_multi_task_prompt_has_markers_of_its_own_for_each_label() -> None:
-    prompt = make_multi_task_prompt({"DISEASE": "disease", "GENE": "gene"})
+    prompt = MultiTaskPrompt({"DISEASE": "disease", "GENE": "gene"})
     assert scheme_of(prompt)["GENE"] == Markers("@gene@", "#gene#")
     assert scheme_of(prompt).tells_labels
     assert not scheme_of(CompactPrompt()).tells_labels
