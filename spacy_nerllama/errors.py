@@ -124,7 +124,7 @@ class Errors:
         "`PMID|a|abstract`, or tab-separated PMID, start, end, mention, type (and more columns)."
     )
     E102 = (
-        "[NL102] {path}, line {line}: the mention is {mention!r}, but its offsets {start} to {end} give "
+        "[NL102] {where}: the mention is {mention!r}, but its offsets {start} to {end} give "
         "{found!r}. Correct the offsets or the mention; they may count from another version of the text."
     )
     E103 = (
@@ -148,15 +148,17 @@ class Errors:
         "with offsets that do not count white space."
     )
     E108 = (
-        "[NL108] {path}, line {line} is not an IOB2 line: {content!r}. Expected a token, a tab, and as the "
-        "last column the tag O, B-TYPE or I-TYPE (or bare B or I)."
+        "[NL108] {where} is not IOB2: {content!r}. Expected a token, a tab, and as the last column the tag O, "
+        "B-TYPE or I-TYPE (or bare B or I); other columns and white space can be asked for."
     )
     E109 = (
-        "[NL109] {path}, line {line}: the tag {tag} names no type. Say which label it means, with --label on "
-        "the command line or label=... in Python."
+        "[NL109] {where}: the mention {tag} names no type. Say which label it has, with --label on the command "
+        "line or label=... in Python."
     )
     E110 = "[NL110] Unknown corpus format {format!r}. Use one of: {formats}."
-    E111 = "[NL111] There is no corpus file {path}. Check the path; convert a folder's files one by one."
+    E111 = (
+        "[NL111] There is no corpus file {path}. Check the path; of folders, those of brat and datasets are read."
+    )
     E112 = (
         "[NL112] Cannot read the labels {labels!r}. Expected pairs of the corpus's label and yours, "
         "separated by commas, each label of the corpus once, for example Chemical=CHEMICAL,Disease=DISEASE."
@@ -166,6 +168,33 @@ class Errors:
         "not {misaligned!r}."
     )
     E114 = "[NL114] The output {path} must end in .spacy: `spacy train` and `spacy evaluate` read no other."
+    E115 = "[NL115] {path}, line {line} is not JSON: {reason}. Is the file whole?"
+    E116 = (
+        "[NL116] {where}: {mark} has no counterpart, is nested or empty, near {content!r}. Put <mark> and "
+        "</mark> around each mention."
+    )
+    E117 = "[NL117] {where}: expected {expected}. docs/corpora.md says what is read of each format."
+    E118 = "[NL118] There is no file {path}. A brat document is a text (.txt) and its annotations (.ann)."
+    E119 = "[NL119] {path} is there and not an empty folder. Choose another one for the brat files."
+    E120 = (
+        "[NL120] {path}, line {line} is not a brat annotation: {content!r}. Expected an id such as T1, a tab, the "
+        "label and offsets (`Disease 0 6`, or `Disease 0 6;10 14`), a tab, and the mention."
+    )
+    E121 = "[NL121] {path}, line {line} is not BioC XML: {reason}. Is the file whole, and is it BioC?"
+    E122 = (
+        "[NL122] The dataset {path} cannot be read: {reason}. Give a folder that save_to_disk wrote, a folder of "
+        "Parquet files, or the name of a dataset of the hub."
+    )
+    E123 = (
+        "[NL123] The dataset {path} has the columns {columns}. Expected passages and entities (BigBIO's kb "
+        "schema), or tokens and ner_tags."
+    )
+    E124 = "[NL124] The dataset {path} has no split {split}, but {splits}. Choose one with --split (split=...)."
+    E125 = "[NL125] The format of {path} is none that is known by its looks. Name it with --format (format=...)."
+    E126 = "[NL126] {path} could be {candidates}. Say which, with --format (format=...)."
+    E127 = "[NL127] Cannot write the format {format!r}. Use one of: {formats}."
+    E128 = "[NL128] {what} can be {choices}, not {value!r}."
+    E129 = "[NL129] Columns are counted from 1, or from -1 backwards: there is no column 0."
 
 
 class Warnings:

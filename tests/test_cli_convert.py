@@ -8,6 +8,7 @@ from spacy.tokens import Doc, DocBin
 from typer.testing import CliRunner
 
 from spacy_nerllama.cli.convert import convert, convert_cli, parse_labels
+from spacy_nerllama.corpora import read_corpus
 
 PUBTATOR = (
     "1|t|Aspirin for migraine.\n1|a|It helped.\n"
@@ -89,7 +90,11 @@ def test_skipping_every_mention_is_said(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-f", "brat"], "NL110"),
+        (["-f", "conll"], "NL110"),
+        (["-f", "brat"], "NL118"),
+        (["--tokenizer", "moses"], "NL128"),
+        (["--separator", ","], "NL128"),
+        (["--token-column", "0"], "NL129"),
         (["-f", "pubtator", "--labels", "Chemical"], "NL112"),
         (["-f", "pubtator", "--misaligned", "ignore"], "NL113"),
         (["-f", "pubtator", "--lang", "xyz"], "E048"),
@@ -133,7 +138,7 @@ def test_an_output_that_cannot_be_written_leaves_nothing_behind(corpus: Path, tm
 
 
 def test_convert_streams(corpus: Path) -> None:
-    docs, report = convert(corpus, "pubtator", spacy.blank("en"))
+    docs, report = convert(read_corpus(corpus), spacy.blank("en"))
     assert report.documents == 0
     next(docs)
     assert report.documents == 1

@@ -60,7 +60,8 @@ def test_of_overlapping_mentions_the_longest_is_kept() -> None:
     text = "Breast and ovarian cancer is hereditary."
     doc = to_doc(document(text, "ovarian cancer", "Breast and ovarian cancer", "cancer is"), NLP, report=report)
     assert entities(doc) == [("Breast and ovarian cancer", "Disease")]
-    assert report.overlapping == 2
+    assert (report.nested, report.overlapping) == ({"Disease in Disease": 1}, {"Disease across Disease": 1})
+    assert ("nested, the longer kept: Disease in Disease", 1) in report.rows()
 
 
 def test_no_sentence_begins_inside_a_mention() -> None:
@@ -104,7 +105,8 @@ def test_every_mention_is_accounted_for(data: st.DataObject) -> None:
     doc = to_doc(Document("d1", text, mentions), NLP, misaligned=misaligned, report=report)
     assert doc.text == text
     assert report.mentions.total() == len(doc.ents)
-    assert report.mentions.total() + report.overlapping + report.dropped == len(mentions)
+    left_out = report.nested.total() + report.overlapping.total() + report.duplicates + report.dropped
+    assert report.mentions.total() + left_out == len(mentions)
     assert all(not (entity[0].is_space or entity[-1].is_space) for entity in doc.ents)
     assert report.sentences == len(list(doc.sents))
     if misaligned == "drop":

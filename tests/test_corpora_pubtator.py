@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_nerllama.corpora import Document, Mention, read_pubtator
+from spacy_nerllama.corpora import Document, Mention, Passage, read_pubtator, write_pubtator
 
 FILE = """
 1|t|Aspirin for migraine.
@@ -32,6 +32,7 @@ def test_title_abstract_and_mentions_are_read_and_relations_skipped(tmp_path: Pa
         "1",
         "Aspirin for migraine. It helped.",
         (Mention(0, 7, "Chemical", "Aspirin"), Mention(12, 20, "Disease", "migraine")),
+        passages=(Passage(0, 21, 0, "title"), Passage(22, 32, 22, "abstract")),
     )
     assert [mention.label for mention in second.mentions] == ["CompositeMention", "Disease"]
 
@@ -76,7 +77,7 @@ HEAD = "1|t|Ataxia is rare.\n1|a|Very.\n"
         (HEAD + "1\t1\t7\tAtaxia\tDisease\n", 3, "NL102"),  # offsets off by one
         (HEAD + "1\t0\t6\tataxia\tDisease\n", 3, "NL102"),
         (HEAD + "1\t90\t96\tAtaxia\tDisease\n", 3, "NL102"),  # behind the end
-        (HEAD + "1\t-15\t-9\tAtaxia\tDisease\n", 3, "NL102"),  # Python would count from the end
+        (HEAD + "1\t-15\t-9\tAtaxia\tDisease\n", 3, "NL101"),  # Python would count from the end
         (HEAD + "1\t6\t7\t \tDisease\n", 3, "NL102"),  # white space is no mention
         (HEAD + "1\t3\t3\t\tDisease\n", 3, "NL102"),
         (HEAD.encode() + "1|a|Ménière".encode("latin-1"), 3, "NL100"),
@@ -107,12 +108,11 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, data: st.DataObjec
         bounds = st.lists(st.integers(0, len(text)), min_size=2, max_size=2, unique=True).map(sorted)
         spans = [(a, b) for a, b in data.draw(st.lists(bounds, max_size=3)) if text[a:b].strip()]
         mentions = tuple(Mention(a, b, "Disease", text[a:b]) for a, b in spans)
-        documents.append((title, abstract, Document(str(i), text, mentions)))
-    content = "".join(
-        f"{document.id}|t|{title}\n{document.id}|a|{abstract}\n"
-        + "".join(f"{document.id}\t{m.start}\t{m.end}\t{m.text}\t{m.label}\tX\n" for m in document.mentions)
-        + "\n"
-        for title, abstract, document in documents
-    )
-    path = write(tmp_path_factory.getbasetemp(), content)
-    assert list(read_pubtator(path)) == [document for _, _, document in documents]
+        passages = (
+            Passage(0, len(title), 0, "title"),
+            Passage(len(title) + 1, len(text), len(title) + 1, "abstract"),
+        )
+        documents.append(Document(str(i), text, mentions, passages=passages))
+    path = tmp_path_factory.getbasetemp() / "corpus.txt"
+    write_pubtator(documents, path)
+    assert list(read_pubtator(path)) == documents

@@ -28,7 +28,7 @@ def setup_cfg(section: str, option: str) -> list[str]:
 
 
 def entry_points() -> list[str]:
-    groups = ["spacy_factories", "spacy_misc", "spacy_llm_models", "spacy_cli"]
+    groups = ["spacy_factories", "spacy_tokenizers", "spacy_misc", "spacy_llm_models", "spacy_cli"]
     return [f"{group}: {line}" for group in groups for line in setup_cfg("options.entry_points", group)]
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ..errors import Errors
 from .documents import Document, Mention, check_mention
-from .lines import numbered_lines
+from .files import numbered_lines
 
 LABEL = "GENE"
-_ROW = re.compile(r"([^|]+)\|(\d+) (\d+)\|(.*)", re.DOTALL)
+_ROW = re.compile(r"([^|]+)\|(\d{1,9}) (\d{1,9})\|(.*)", re.DOTALL)
 _Row = tuple[int, int, int, str]  # line number, first and last character without white space, mention
 
 
@@ -78,4 +78,4 @@ def _mention(text: str, row: _Row, path: Path) -> tuple[Mention, bool]:
     if narrowed:
         start += found.index(mention)
         end = start + len(mention)
-    return check_mention(text, Mention(start, end, LABEL, mention), path, number), narrowed
+    return check_mention(text, start, end, LABEL, mention, f"{path}, line {number}"), narrowed

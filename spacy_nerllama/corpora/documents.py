@@ -1,10 +1,9 @@
-"""What every corpus reader gives (documents with mentions), and how it becomes a spaCy `Doc`."""
+"""What every corpus reader gives and every writer takes: documents with mentions; and spaCy `Doc`s of them."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span
@@ -14,11 +13,15 @@ from ..errors import Errors
 from ..sentences import sentence_starts
 
 Misaligned = Literal["snap", "drop"]
+Pieces = Sequence[tuple[int, int]]  # one or several [start, end) of a mention, in order
+
+# Keys of `Doc.user_data`: the document's id, its passages, and where in the document a sentence's doc begins.
+ID, PASSAGES, OFFSET = "nerllama_id", "nerllama_passages", "nerllama_offset"
 
 
 @dataclass(frozen=True)
 class Mention:
-    """A mention at characters [start, end) of its document; `text` is what the corpus file gives for it."""
+    """A mention at characters [start, end) of its document's text, which are `text`."""
 
     start: int
     end: int
@@ -27,12 +30,30 @@ class Mention:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """A part of a document at characters [start, end) of its text, such as its title.
+
+    offset: Where the corpus file counts the passage's first character.
+    kind: What the file calls it: "title", "abstract"; may be empty.
+    """
+
+    start: int
+    end: int
+    offset: int
+    kind: str
+
+
+@dataclass(frozen=True)
 class Document:
     """A text of a corpus with its mentions.
 
     words: The tokens of a tokenised corpus, which single spaces join to `text`. None for natural text.
     is_sentence: Whether the corpus gives one sentence a document, which is then never cut.
+    passages: The parts of the text that the corpus names, in order; no sentence goes on from one to the next.
     corrected: How many mentions were believed against their offsets (see the reader).
+    discontinuous: How many mentions in several pieces the reader left out.
+    unplaced: How many annotations without a place in the text the reader left out.
+    answer: What the annotator said to the document as a whole: "accept", "reject" or "ignore".
     """
 
     id: str
@@ -40,59 +61,128 @@ class Document:
     mentions: tuple[Mention, ...]
     words: tuple[str, ...] | None = None
     is_sentence: bool = False
+    passages: tuple[Passage, ...] = ()
     corrected: int = 0
+    discontinuous: int = 0
+    unplaced: int = 0
+    answer: str = "accept"
 
 
 @dataclass
 class Report:
     """What became of a corpus: everything that was counted while its documents became docs.
 
+    documents: The documents that became docs; empty ones among them.
+    empty: Documents without text.
+    duplicate_ids: Documents whose id an earlier one has.
+    not_accepted: Documents left out because their answer was not "accept", by their answer.
     mentions: The entities that were set, by their label in the docs.
     corrected: Mentions whose offsets the reader corrected by their text.
     snapped, dropped: Mentions that did not fall on token boundaries and were widened to tokens or left out.
-    overlapping: Mentions left out because they lie in or across a longer one.
+    nested, overlapping: Mentions left out because they lie in a longer one that was kept, or across it; by
+        both labels ("Disease in Chemical"). Of mentions of the same length the first is kept.
+    duplicates: Mentions left out because an earlier one has the same place and label.
+    discontinuous: Mentions in several pieces, left out.
+    unplaced: Annotations without a place in the text, left out.
     cut_boundaries: Sentence boundaries left out because they would have cut a mention.
     skipped: Mentions left out because no label was asked for theirs, by the label in the corpus.
     """
 
     documents: int = 0
+    empty: int = 0
+    duplicate_ids: int = 0
+    not_accepted: Counter[str] = field(default_factory=Counter)
     sentences: int = 0
     mentions: Counter[str] = field(default_factory=Counter)
     corrected: int = 0
     snapped: int = 0
     dropped: int = 0
-    overlapping: int = 0
+    nested: Counter[str] = field(default_factory=Counter)
+    overlapping: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    discontinuous: int = 0
+    unplaced: int = 0
     cut_boundaries: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 
     def rows(self) -> list[tuple[str, int]]:
         """Give the report as rows of (what, count), for a table."""
-        return [
+        counts: list[tuple[str, int | Counter[str]]] = [
             ("documents", self.documents),
+            ("documents without text", self.empty),
+            ("documents with an id that was there before", self.duplicate_ids),
+            ("documents left out, answer", self.not_accepted),
             ("sentences", self.sentences),
-            *((f"mentions {label}", self.mentions[label]) for label in sorted(self.mentions)),
+            ("mentions", self.mentions),
             ("wrong offsets, corrected", self.corrected),
             ("not on token boundaries, snapped", self.snapped),
             ("not on token boundaries, dropped", self.dropped),
-            ("overlapping, left out", self.overlapping),
+            ("nested, the longer kept:", self.nested),
+            ("overlapping, the longer kept:", self.overlapping),
+            ("given twice, kept once", self.duplicates),
+            ("discontinuous, left out", self.discontinuous),
+            ("without a place in the text, left out", self.unplaced),
             ("sentence boundaries left out (in a mention)", self.cut_boundaries),
-            *((f"skipped label {label}", self.skipped[label]) for label in sorted(self.skipped)),
+            ("skipped label", self.skipped),
         ]
+        rows = list[tuple[str, int]]()
+        for what, count in counts:
+            named = {what: count} if isinstance(count, int) else {f"{what} {k}": count[k] for k in sorted(count)}
+            rows.extend(named.items())
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the report as JSON has it: its attributes, counters as objects."""
+        return asdict(self)
 
 
-def check_mention(text: str, mention: Mention, path: Path, line: int) -> Mention:
-    """Return the mention if its offsets give its text.
+def check_mention(text: str, start: int, end: int, label: str, mention: str, where: str) -> Mention:
+    """Make a mention if its offsets give its text; white space may differ, as formats of lines must change it.
 
-    RAISES: ValueError, naming file and line, if they do not.
+    where: File and line, for the message.
+    RAISES: ValueError if the offsets give another text, or none.
     """
-    found = text[mention.start : mention.end] if 0 <= mention.start < mention.end <= len(text) else None
-    if found != mention.text or not mention.text.strip():
-        raise ValueError(
-            Errors.E102.format(
-                path=path, line=line, start=mention.start, end=mention.end, mention=mention.text, found=found
-            )
-        )
-    return mention
+    found = text[start:end] if 0 <= start < end <= len(text) else None
+    if found is None or not found.strip() or found.split() != mention.split():
+        raise ValueError(Errors.E102.format(where=where, start=start, end=end, mention=mention, found=found))
+    return Mention(start, end, label, found)
+
+
+def contiguous(text: str, pieces: Pieces) -> tuple[int, int] | None:
+    """Give the characters [start, end) of a mention in one piece, or in several with nothing but space between.
+
+    RETURNS: None if there is text between the pieces: the mention is discontinuous.
+    """
+    for (_, end), (start, _) in zip(pieces, pieces[1:], strict=False):
+        if text[end:start].strip():
+            return None
+    return pieces[0][0], max(end for _, end in pieces)
+
+
+def join_passages(parts: Iterable[tuple[str, int, str]]) -> tuple[str, tuple[Passage, ...]]:
+    """Join the passages of a document with single spaces.
+
+    parts: The kind, the offset in the corpus file, and the text of each.
+    RETURNS: The text of the document, and its passages.
+    """
+    texts, passages, start = list[str](), list[Passage](), 0
+    for kind, offset, text in parts:
+        texts.append(text)
+        passages.append(Passage(start, start + len(text), offset, kind))
+        start += len(text) + 1
+    return " ".join(texts), tuple(passages)
+
+
+def in_text(pieces: Pieces, passages: Sequence[Passage]) -> list[tuple[int, int]]:
+    """Turn the offsets of a corpus file into those of the document's text.
+
+    passages: Where the pieces may lie, most likely first; if they lie in none, the first is believed.
+    """
+    first, last = pieces[0][0], pieces[-1][1]
+    holds = (p for p in passages if p.offset <= first and last <= p.offset + p.end - p.start)
+    passage = next(holds, passages[0] if passages else Passage(0, 0, 0, ""))
+    shift = passage.start - passage.offset
+    return [(start + shift, end + shift) for start, end in pieces]
 
 
 def to_doc(
@@ -111,17 +201,24 @@ def to_doc(
     misaligned: What to do with a mention that does not fall on token boundaries: "snap" it to the tokens it
         touches, or "drop" it.
     report: Counts what was done; changed in place.
-    RETURNS: The doc, the document's id in `doc.user_data["nerllama_id"]`.
+    RETURNS: The doc, the document's id in `doc.user_data["nerllama_id"]`, and its passages, where it has them,
+        in `doc.user_data["nerllama_passages"]`, as lists of the attributes of `Passage`.
     """
     words = document.words
     doc = nlp.make_doc(document.text) if words is None else Doc(nlp.vocab, words=list(words))
-    doc.user_data["nerllama_id"] = document.id
-    spans = []
+    doc.user_data[ID] = document.id
+    if document.passages:
+        doc.user_data[PASSAGES] = [[p.start, p.end, p.offset, p.kind] for p in document.passages]
+    spans, seen = list[Span](), set[tuple[int, int, str]]()
     for mention in document.mentions:
         if labels is not None and mention.label not in labels:
             report.skipped[mention.label] += 1
             continue
         label = mention.label if labels is None else labels[mention.label]
+        if (mention.start, mention.end, label) in seen:
+            report.duplicates += 1
+            continue
+        seen.add((mention.start, mention.end, label))
         span = _aligned(doc, mention, label)
         if span is None and misaligned == "drop":
             report.dropped += 1
@@ -130,14 +227,70 @@ def to_doc(
             report.snapped += 1
             span = _snapped(doc, mention, label)
         spans.append(span)
-    entities = filter_spans(spans)
-    report.overlapping += len(spans) - len(entities)
-    doc.set_ents(entities)
-    report.mentions.update(entity.label_ for entity in entities)
-    _set_sentences(doc, [0] if document.is_sentence else sentence_starts(doc), report)
+    _set_entities(doc, spans, report)
+    _set_sentences(doc, document, report)
     report.documents += 1
+    report.empty += not document.text.strip()
     report.corrected += document.corrected
+    report.discontinuous += document.discontinuous
+    report.unplaced += document.unplaced
     return doc
+
+
+def sentence_docs(doc: Doc) -> Iterator[Doc]:
+    """Give each sentence of a doc as a doc of its own, with the document's id and passages.
+
+    YIELDS: The sentences, each with the character where it begins in `doc.user_data["nerllama_offset"]`; a doc
+        of one sentence, or of none, as it is.
+    """
+    sentences = list(doc.sents)
+    if len(sentences) < 2:
+        yield doc
+        return
+    for sentence in sentences:
+        part = sentence.as_doc()
+        part.user_data = {**doc.user_data, OFFSET: sentence.start_char}
+        yield part
+
+
+def to_documents(docs: Iterable[Doc]) -> Iterator[Document]:
+    """Give the documents of docs with their entities as mentions: `to_doc` and `sentence_docs`, backwards.
+
+    docs: Docs from a corpus or from a pipeline. Sentences of one document that follow each other are put
+        together, each at its place; a missing one leaves spaces, so that offsets stay those of the document.
+    YIELDS: The documents; one without an id gets its number, from 1.
+    """
+    number, parts = 0, list[Doc]()
+    for doc in docs:
+        if parts and not _continues(doc, parts[-1]):
+            number += 1
+            yield _document(parts, number)
+            parts = []
+        parts.append(doc)
+    if parts:
+        yield _document(parts, number + 1)
+
+
+def _continues(doc: Doc, previous: Doc) -> bool:
+    """Whether a doc is a later sentence of the document of another."""
+    mine, theirs = doc.user_data, previous.user_data
+    if OFFSET not in mine or OFFSET not in theirs or mine.get(ID) != theirs.get(ID):
+        return False
+    return bool(mine[OFFSET] >= theirs[OFFSET] + len(previous.text))
+
+
+def _document(parts: Sequence[Doc], number: int) -> Document:
+    data = parts[0].user_data
+    passages = tuple(Passage(*passage) for passage in data.get(PASSAGES, ()))
+    text, mentions = "", list[Mention]()
+    for part in parts:
+        offset = part.user_data.get(OFFSET, 0)
+        text = text.ljust(offset) + part.text
+        mentions += [Mention(offset + e.start_char, offset + e.end_char, e.label_, e.text) for e in part.ents]
+    if parts[-1].has_unknown_spaces:  # the space after the last word is nobody's
+        text = text.removesuffix(" ")
+    text = text.ljust(passages[-1].end if passages else 0)
+    return Document(str(data.get(ID) or number), text, tuple(mentions), passages=passages)
 
 
 def _aligned(doc: Doc, mention: Mention, label: str) -> Span | None:
@@ -154,10 +307,29 @@ def _snapped(doc: Doc, mention: Mention, label: str) -> Span:
     return span
 
 
-def _set_sentences(doc: Doc, starts: list[int], report: Report) -> None:
+def _set_entities(doc: Doc, spans: list[Span], report: Report) -> None:
+    kept = filter_spans(spans)
+    doc.set_ents(kept)
+    report.mentions.update(entity.label_ for entity in kept)
+    kept_at = {token.i: entity for entity in kept for token in entity}
+    left = Counter(spans) - Counter(kept)
+    for span in left.elements():
+        longer = next(kept_at[token.i] for token in span if token.i in kept_at)
+        if longer.start <= span.start and span.end <= longer.end:
+            report.nested[f"{span.label_} in {longer.label_}"] += 1
+        else:
+            report.overlapping[f"{span.label_} across {longer.label_}"] += 1
+
+
+def _set_sentences(doc: Doc, document: Document, report: Report) -> None:
+    if document.is_sentence:
+        starts = {0} if len(doc) else set()
+    else:
+        text = document.text
+        begins = {p.start for p in document.passages if text[p.start : p.end].strip() and text[: p.start].strip()}
+        starts = {*sentence_starts(doc), *(token.i for token in doc if token.idx in begins)}
     inside = {i for entity in doc.ents for i in range(entity.start + 1, entity.end)}
-    kept = set(starts) - inside
     for token in doc:
-        token.is_sent_start = token.i in kept
-    report.sentences += len(kept)
-    report.cut_boundaries += len(starts) - len(kept)
+        token.is_sent_start = token.i in starts - inside
+    report.sentences += len(starts - inside)
+    report.cut_boundaries += len(starts & inside)

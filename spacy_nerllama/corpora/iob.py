@@ -1,56 +1,72 @@
-"""IOB2 files: a token and its tag on each line, a blank line between sentences."""
+"""IOB2 (CoNLL) files: a token and its tag on each line, a blank line between sentences."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import Errors
 from .documents import Document, Mention
-from .lines import numbered_lines
+from .files import numbered_lines
 
-_TAG = re.compile(r"O|([BI])(?:-(.+))?")
+TAG = re.compile(r"O|([BI])(?:-(.+))?")
 
 
-def read_iob(path: str | Path, label: str | None = None) -> Iterator[Document]:
-    """Stream the sentences of a tab-separated IOB2 file, one document a sentence.
+def read_iob(
+    path: str | Path,
+    label: str | None = None,
+    *,
+    columns: tuple[int, int] = (0, -1),
+    separator: str | None = "\t",
+) -> Iterator[Document]:
+    """Stream the sentences of an IOB2 file, one document a sentence.
 
-    The token is the first column, the tag the last: `O`, `B-TYPE`, `I-TYPE`, or bare `B` and `I`. An `I` that
-    continues no mention of its type begins one, as in the CoNLL scorer. `-DOCSTART-` lines are skipped.
+    Tags are `O`, `B-TYPE`, `I-TYPE`, or bare `B` and `I`. An `I` that continues no mention of its type begins
+    one, as in the CoNLL scorer. `-DOCSTART-` lines are skipped.
 
     path: The file.
     label: The label of mentions whose tags name no type.
+    columns: Which columns hold token and tag, from 0, or from -1 backwards.
+    separator: What separates columns; None: any white space.
     RAISES: ValueError, naming file and line, for a line without a token or a tag, an unknown tag, or a bare
         tag where no label is given.
     """
     path = Path(path)
     words, tags, count = list[str](), list[tuple[str, str]](), 0
     for number, line in numbered_lines(path):
-        fields = line.split("\t")
-        if line.strip() and fields[0].strip() != "-DOCSTART-":
-            words.append(fields[0])
-            tags.append(_tag(path, number, fields, label))
+        if line.strip() and line.split(separator, 1)[0].strip() != "-DOCSTART-":
+            word, tag = _columns(line.split(separator), columns)
+            where = f"{path}, line {number}"
+            if not word.strip() or not TAG.fullmatch(tag):
+                raise ValueError(Errors.E108.format(where=where, content=line[:80]))
+            words.append(word)
+            tags.append(parse_tag(tag, label, where))
         elif words:
             count += 1
-            yield _document(f"{path.stem}-{count}", words, tags)
+            yield tagged_sentence(f"{path.stem}-{count}", words, tags)
             words, tags = [], []
     if words:
-        yield _document(f"{path.stem}-{count + 1}", words, tags)
+        yield tagged_sentence(f"{path.stem}-{count + 1}", words, tags)
 
 
-def _tag(path: Path, line: int, fields: list[str], label: str | None) -> tuple[str, str]:
-    """Read a line's tag as (B, I or O; label)."""
-    match = _TAG.fullmatch(fields[-1].strip()) if len(fields) > 1 and fields[0].strip() else None
+def parse_tag(tag: str, label: str | None, where: str) -> tuple[str, str]:
+    """Read a tag as (B, I or O; label).
+
+    where: File and line, for the message.
+    RAISES: ValueError for an unknown tag, or one that names no type where no label is given.
+    """
+    match = TAG.fullmatch(tag)
     if match is None:
-        raise ValueError(Errors.E108.format(path=path, line=line, content="\t".join(fields)[:80]))
+        raise ValueError(Errors.E108.format(where=where, content=tag[:80]))
     if match[1] is None:
         return "O", ""
     found = match[2] or label
     if not found:
-        raise ValueError(Errors.E109.format(path=path, line=line, tag=match[0]))
+        raise ValueError(Errors.E109.format(where=where, tag=tag))
     return match[1], found
 
 
-def _document(id_: str, words: list[str], tags: list[tuple[str, str]]) -> Document:
+def tagged_sentence(id_: str, words: Sequence[str], tags: Sequence[tuple[str, str]]) -> Document:
+    """Make a document of a sentence's words and their tags, as `parse_tag` gives them."""
     text = " ".join(words)
     spans: list[tuple[int, int, str]] = []
     start, previous = 0, ""
@@ -63,3 +79,11 @@ def _document(id_: str, words: list[str], tags: list[tuple[str, str]]) -> Docume
         start, previous = end + 1, label
     mentions = tuple(Mention(start, end, label, text[start:end]) for start, end, label in spans)
     return Document(id_, text, mentions, words=tuple(words), is_sentence=True)
+
+
+def _columns(fields: Sequence[str], columns: tuple[int, int]) -> tuple[str, str]:
+    """Give token and tag; empty ones if the line has not both."""
+    token, tag = (i + len(fields) if i < 0 else i for i in columns)
+    if token == tag or not (0 <= token < len(fields) and 0 <= tag < len(fields)):
+        return "", ""
+    return fields[token], fields[tag].strip()

@@ -1,15 +1,17 @@
 """PubTator files: title, abstract and mentions, a blank line between documents (NCBI-disease, BC5CDR)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import Errors
-from .documents import Document, Mention, check_mention
-from .lines import numbered_lines
+from .documents import Document, Mention, check_mention, join_passages
+from .files import as_offset, numbered_lines, replacing
 
-_TEXT = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
+TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
 _RELATION = re.compile(r"[^\W\d]+(?:[ -][^\W\d]+)*")
+_FLAT = str.maketrans("\t\n\r", "   ")
+_FLAT_ID = str.maketrans("\t\n\r|", "____")
 _Row = tuple[int, list[str]]
 
 
@@ -25,7 +27,7 @@ def read_pubtator(path: str | Path) -> Iterator[Document]:
     path = Path(path)
     id_, title, abstract, rows = "", None, None, list[_Row]()
     for number, line in numbered_lines(path):
-        text = _TEXT.fullmatch(line)
+        text = TEXT_LINE.fullmatch(line)
         if title is not None and (not line.strip() or (text and text[2] == "t")):
             yield _document(path, id_, title, abstract, rows)
             title, abstract, rows = None, None, []
@@ -46,18 +48,37 @@ def read_pubtator(path: str | Path) -> Iterator[Document]:
         yield _document(path, id_, title, abstract, rows)
 
 
+def write_pubtator(documents: Iterable[Document], path: str | Path) -> None:
+    """Write documents as a PubTator file, with the offsets that they have.
+
+    The title is the first passage, or the whole text where there are none. The format has one line for each of
+    title, abstract and mention, so line breaks and tabs become spaces, one for one.
+
+    path: The file; it appears whole or not at all.
+    """
+    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for document in documents:
+            id_, text = document.id.translate(_FLAT_ID), document.text.translate(_FLAT)
+            end = document.passages[0].end if document.passages else len(text)
+            file.write(f"{id_}|t|{text[:end]}\n{id_}|a|{text[end + 1 :]}\n")
+            for m in document.mentions:
+                label = m.label.translate(_FLAT)
+                file.write(f"{id_}\t{m.start}\t{m.end}\t{text[m.start : m.end]}\t{label}\t-\n")
+            file.write("\n")
+
+
 def _document(path: Path, id_: str, title: str, abstract: str | None, rows: list[_Row]) -> Document:
-    text = f"{title} {abstract}" if abstract else title
-    mentions = []
-    for number, fields in rows:
-        try:
-            start, end, mention, label = int(fields[1]), int(fields[2]), fields[3], fields[4].strip()
-        except (ValueError, IndexError):
-            label = ""
-        if not label:
-            content = "\t".join(fields)[:80]
-            raise ValueError(Errors.E101.format(path=path, line=number, content=content))
-        if mention != text[start:end]:
-            mention = mention.strip()  # NCBI-disease pads a mention with spaces that its offsets leave out
-        mentions.append(check_mention(text, Mention(start, end, label, mention), path, number))
-    return Document(id_, text, tuple(mentions))
+    parts = [("title", 0, title)]
+    if abstract:
+        parts.append(("abstract", len(title) + 1, abstract))
+    text, passages = join_passages(parts)
+    mentions = tuple(_mention(text, path, number, fields) for number, fields in rows)
+    return Document(id_, text, mentions, passages=passages)
+
+
+def _mention(text: str, path: Path, number: int, fields: list[str]) -> Mention:
+    start, end = as_offset(fields[1]), as_offset(fields[2])
+    label = fields[4].strip() if len(fields) > 4 else ""
+    if not label or start < 0 or end < 0:
+        raise ValueError(Errors.E101.format(path=path, line=number, content="\t".join(fields)[:80]))
+    return check_mention(text, start, end, label, fields[3], f"{path}, line {number}")

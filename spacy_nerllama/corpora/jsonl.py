@@ -1,0 +1,66 @@
+"""JSON lines with `text` and `spans`, as Prodigy and many scripts write them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import Errors
+from .documents import Document, Mention, check_mention
+from .files import as_offset, is_text, numbered_lines, parse_json, replacing
+
+ANSWERS = ("accept", "reject", "ignore")
+
+
+def read_jsonl(path: str | Path, label: str | None = None) -> Iterator[Document]:
+    """Stream the documents of a file of JSON lines.
+
+    Of each object, `text`, `spans` (with `start`, `end` and `label`), `answer` and `id` are taken; there need be
+    only a text. Other keys, such as Prodigy's `tokens` and `meta`, are skipped.
+
+    path: The file.
+    label: The label of spans that have none.
+    RAISES: ValueError, naming file and line, for what is not such an object, or a span outside of its text.
+    """
+    path = Path(path)
+    for number, line in numbered_lines(path):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield _document(parse_json(line, path, number), f"{path.stem}-{number}", label, where)
+
+
+def write_jsonl(documents: Iterable[Document], path: str | Path) -> None:
+    """Write documents as JSON lines with `id`, `text` and `spans`.
+
+    path: The file; it appears whole or not at all.
+    """
+    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for document in documents:
+            spans = [{"start": m.start, "end": m.end, "label": m.label} for m in document.mentions]
+            json.dump({"id": document.id, "text": document.text, "spans": spans}, file, ensure_ascii=False)
+            file.write("\n")
+
+
+def _document(fields: Any, id_: str, label: str | None, where: str) -> Document:
+    if not isinstance(fields, dict) or not is_text(fields.get("text")):
+        raise ValueError(Errors.E117.format(where=where, expected="an object with a text"))
+    given, spans, answer = fields.get("id"), fields.get("spans"), fields.get("answer", "accept")
+    if isinstance(given, int) or (is_text(given) and given):
+        id_ = str(given)
+    if answer not in ANSWERS:
+        raise ValueError(Errors.E117.format(where=where, expected=f"an answer of {', '.join(ANSWERS)}"))
+    if not isinstance(spans or [], list):
+        raise ValueError(Errors.E117.format(where=where, expected="a list of spans"))
+    mentions = tuple(_mention(fields["text"], span, label, where) for span in spans or [])
+    return Document(id_, fields["text"], mentions, answer=answer)
+
+
+def _mention(text: str, span: Any, label: str | None, where: str) -> Mention:
+    if not isinstance(span, dict):
+        raise ValueError(Errors.E117.format(where=where, expected="spans that are objects"))
+    start, end, name = as_offset(span.get("start")), as_offset(span.get("end")), span.get("label") or label
+    if name is None:
+        raise ValueError(Errors.E109.format(where=where, tag=f"{start} to {end}"))
+    if start < 0 or end < 0 or not is_text(name):
+        raise ValueError(Errors.E117.format(where=where, expected="spans with start, end and label"))
+    return check_mention(text, start, end, name, text[start:end], where)
