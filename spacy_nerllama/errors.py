@@ -107,7 +107,7 @@ class Errors:
         "sentences at once. Choose another base: Llama, Mistral and Qwen models without windows are read."
     )
 
-    # Fine-tuning: NL060-NL079
+    # Fine-tuning: NL060-NL069
     E060 = "[NL060] There is no recipe {path}. The recipes that come with the project are in configs/."
     E061 = "[NL061] The recipe {path} is not valid:\n{problems}"
     E062 = (
@@ -116,6 +116,18 @@ class Errors:
     )
     E063 = "[NL063] The corpora {corpora} give no training sequences: they have no sentences, or all too long."
     E064 = "[NL064] There is no corpus file {path}. Make it with: python -m spacy nerllama convert INPUT {path}"
+    E065 = "[NL065] There is no prompt {prompt!r} for instruction data. Use one of: {prompts}."
+    E066 = (
+        "[NL066] The prompt {prompt} shows no in-context examples. Leave out --examples, or use the prompt paper."
+    )
+
+    # Annotating: NL070-NL079
+    E070 = "[NL070] Another process is writing {path}. Wait for it, or choose another output."
+    E071 = (
+        "[NL071] {path} holds documents of another run, with another pipeline, other settings or another input. "
+        "Give the same command to go on with that run, or --restart to begin anew without them."
+    )
+    E072 = "[NL072] The name {path} does not say in which format to write. Choose one with --to, of: {formats}."
 
     # Corpora: NL100-NL149
     E100 = "[NL100] {path}, line {line} is not UTF-8 text ({reason}). Convert it, for example with iconv."

@@ -85,7 +85,7 @@ def doc_requests(doc: Doc, labels: Mapping[str, str], together: bool = False) ->
     RETURNS: The requests, each with the doc's token at which its sentence begins; those of one sentence
         follow each other.
     """
-    asked = [tuple(labels.items())] if together else [(label,) for label in labels.items()]
+    asked = [tuple(labels.items())] if together and labels else [(label,) for label in labels.items()]
     for start, sentence in doc_sentences(doc):
         for each in asked:
             yield start, Request(sentence, each)

@@ -6,20 +6,21 @@ Every spaCy command pays for this import, so commands import what they need when
 import typer
 from spacy.cli._util import app as spacy_app
 
+from .annotate import annotate_cli
 from .convert import convert_cli
 from .download import download_cli
 from .finetune import finetune_cli
+from .instruct import instruct_cli
 
 HELP = "Named entity recognition with Llama models: fetch the base model, convert corpora, fine-tune."
 
 app_entry = typer.Typer(name="nerllama", help=HELP, no_args_is_help=True, rich_markup_mode=None)
 app_entry.command("download")(download_cli)
 app_entry.command("convert", no_args_is_help=True)(convert_cli)
-app_entry.command(
-    "finetune",
-    no_args_is_help=True,
-    # Overrides of the recipe (--section.key value) are parsed by the command itself, as in `spacy train`.
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)(finetune_cli)
+app_entry.command("instruct", no_args_is_help=True)(instruct_cli)
+# Overrides of a config (--section.key value) are parsed by the command itself, as in `spacy train`.
+OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
+app_entry.command("finetune", no_args_is_help=True, context_settings=OVERRIDES)(finetune_cli)
+app_entry.command("annotate", no_args_is_help=True, context_settings=OVERRIDES)(annotate_cli)
 
 spacy_app.add_typer(app_entry)

@@ -1,0 +1,217 @@
+"""`python -m spacy nerllama annotate`: texts or a corpus through a pipeline, to a file that other tools read."""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument as Arg
+from typer import Context
+from typer import Option as Opt
+
+from ..errors import Errors
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.tokens import Doc
+
+    from ..corpora import Document
+    from .journal import Journal
+
+    Input = Doc | Document
+
+INPUT_HELP = (
+    "What to annotate: a .txt file (one document), a folder of them, a .spacy file, or a corpus of any format "
+    "that `convert` reads (JSONL, PubTator, BioC, ...)"
+)
+OUTPUT_HELP = (
+    "Where to write: NAME.spacy, NAME.jsonl, NAME.xml or NAME.json (BioC), NAME.pubtator, or a folder for brat"
+)
+TO_HELP = "Format of OUTPUT: spacy, jsonl, bioc, pubtator or brat; by default what its name says"
+
+SUFFIXES = {
+    ".spacy": "spacy",
+    ".jsonl": "jsonl",
+    ".xml": "bioc",
+    ".json": "bioc",
+    ".pubtator": "pubtator",
+    "": "brat",
+}
+FAILED = 3
+"""The exit status when OUTPUT was written, but some documents could not be annotated."""
+
+
+def annotate_cli(
+    ctx: Context,
+    pipeline: Annotated[str, Arg(metavar="PIPELINE", help="A saved pipeline's folder, or an installed package")],
+    input_path: Annotated[Path, Arg(metavar="INPUT", help=INPUT_HELP)],
+    output_path: Annotated[Path, Arg(metavar="OUTPUT", help=OUTPUT_HELP)],
+    format: Annotated[str, Opt("--format", "-f", help="Format of INPUT, as `convert` takes it")] = "auto",
+    to: Annotated[str | None, Opt("--to", "-t", help=TO_HELP)] = None,
+    restart: Annotated[
+        bool, Opt("--restart", help="Begin anew, instead of going on from where a run stopped")
+    ] = False,
+) -> None:
+    """
+    Annotate documents with a pipeline. Entities that INPUT brings are left out: OUTPUT has the pipeline's, at the
+    offsets of INPUT. Settings of the pipeline can be overridden, for example
+    --components.nerllama_ner.voting.samples 1.
+
+    A run that was stopped or killed goes on where it stopped when the same command is given again: documents that
+    are done are kept beside OUTPUT until it is written. A document that fails does not stop the others: it comes
+    out without annotation, is listed at the end, and makes the exit status 3.
+    """
+    import spacy
+    from spacy.cli._util import parse_config_overrides
+    from wasabi import msg
+
+    overrides = parse_config_overrides(ctx.args)
+    try:
+        target = output_format(output_path, to)
+        nlp = spacy.load(pipeline, config=overrides)
+        failed = annotate(nlp, input_path, output_path, format, target, restart)
+    except (ValueError, OSError) as error:
+        msg.fail(f"{output_path} was not written", str(error), exits=1)
+    except KeyboardInterrupt:
+        msg.warn("Stopped", "The same command goes on from here.")
+        raise SystemExit(130) from None
+    msg.good(f"Wrote {output_path}")
+    if failed:
+        msg.warn(f"{len(failed)} documents could not be annotated")
+        rows = [(i + 1, id_, error) for i, id_, error in failed[:20]]
+        msg.table(rows, header=("document", "id", "error"), divider=True, max_col=80)
+        raise SystemExit(FAILED)
+
+
+def output_format(path: Path, to: str | None) -> str:
+    """Give the format to write.
+
+    RAISES: ValueError for a name that does not say it, or an unknown format.
+    """
+    chosen = to or SUFFIXES.get(path.suffix.lower(), "")
+    if chosen not in SUFFIXES.values():
+        raise ValueError(Errors.E072.format(path=path, formats=", ".join(dict.fromkeys(SUFFIXES.values()))))
+    return chosen
+
+
+def annotate(
+    nlp: "Language", input_path: Path, output_path: Path, format: str, to: str, restart: bool = False
+) -> list[tuple[int, str, str]]:
+    """Annotate documents, going on from where an earlier run stopped.
+
+    nlp: The pipeline; its error handler is replaced.
+    input_path, output_path, format, to, restart: As the command takes them.
+    RETURNS: The index, id and error of the documents that failed.
+    RAISES: ValueError for broken input, before anything is annotated, or documents of another run beside the
+        output; OSError for files that are missing or cannot be written.
+    """
+    from tqdm import tqdm
+
+    from ..corpora import write_corpus
+    from .convert import write_docs
+    from .journal import Journal
+
+    total = sum(1 for _ in _inputs(input_path, format, nlp))  # so that a broken file is found before hours of work
+    path = output_path.with_name(f".{output_path.name}.part")
+    if restart:
+        path.unlink(missing_ok=True)
+    with Journal(path, _key(nlp, input_path, format)) as journal:
+        with tqdm(total=total, initial=journal.done, unit="doc", desc="Annotating", disable=None) as bar:
+            _run(nlp, islice(_inputs(input_path, format, nlp), journal.done, None), journal, bar.update)
+        docs = journal.docs(nlp.vocab)
+        if to == "spacy":
+            write_docs(docs, output_path)
+        else:
+            write_corpus(docs, output_path, to)
+        journal.remove()
+        return journal.failed
+
+
+def _run(nlp: "Language", inputs: Iterable["Input"], journal: "Journal", tick: Callable[[], Any]) -> None:
+    """Annotate inputs into the journal: each once and in order, also those that a component drops."""
+    from spacy.tokens import Doc
+
+    errors: dict[int, str] = {}  # by the id of the doc object, which `waiting` keeps alive
+    waiting: deque[Doc] = deque()
+
+    def report(name: str, proc: Any, failed: list[Doc], error: Exception) -> None:
+        errors.update((id(doc), f"{name}: {error}") for doc in failed)
+
+    def taken() -> Iterator[Doc]:
+        for given in inputs:
+            try:
+                doc = _doc(given, nlp)
+            except ValueError as error:  # too long a text, for the pipeline's tokenizer
+                waiting.append(Doc(nlp.vocab, words=[given.text], spaces=[False]))
+                errors[id(waiting[-1])] = str(error)
+            else:
+                waiting.append(doc)
+                yield doc
+
+    def finish(doc: Doc, error: str | None) -> None:
+        journal.add(doc, str(doc.user_data.get("nerllama_id", journal.done + 1)), errors.pop(id(doc), error))
+        tick()
+
+    nlp.set_error_handler(report)  # type: ignore[arg-type]  # spaCy takes handlers that return, too
+    for done in nlp.pipe(taken()):
+        while waiting[0] is not done:
+            finish(waiting.popleft(), "left out by the pipeline")
+        finish(waiting.popleft(), None)
+    for doc in waiting:
+        finish(doc, "left out by the pipeline")
+
+
+def _inputs(path: Path, format: str, nlp: "Language") -> Iterator["Input"]:
+    """Read the input as a stream of docs, or of documents that are yet to become docs."""
+    from spacy.tokens import DocBin
+
+    from ..corpora import Document, read_corpus
+    from ..corpora.files import read_text
+
+    if format == "auto" and path.suffix == ".spacy":
+        yield from DocBin().from_disk(path).get_docs(nlp.vocab)
+    elif texts := _texts(path) if format == "auto" else []:
+        yield from (Document(text.stem, read_text(text), ()) for text in texts)
+    else:
+        # Entities are left out, so it does not matter what those without a label are called.
+        yield from read_corpus(path, format, label="ENTITY")
+
+
+def _texts(path: Path) -> list[Path]:
+    """Give the plain text files that a path names: itself, or those in a folder; none if it is something else."""
+    from ..corpora import detect_format
+
+    if path.is_dir():
+        return [] if any(path.glob("*.ann")) else sorted(path.glob("*.txt"))
+    if path.suffix == ".txt" and path.is_file():
+        try:
+            detect_format(path)
+        except ValueError:
+            return [path]
+    return []
+
+
+def _doc(given: "Input", nlp: "Language") -> "Doc":
+    """Make a doc without entities."""
+    from ..corpora import Document, Report, to_doc
+
+    if isinstance(given, Document):
+        return to_doc(replace(given, mentions=()), nlp, report=Report())
+    given.set_ents([])
+    return given
+
+
+def _key(nlp: "Language", path: Path, format: str) -> str:
+    """Tell a job from others: by the pipeline with its settings and weights, and by the input."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(nlp.to_bytes(exclude=["vocab"]))
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.name.encode("utf8", "surrogateescape"))
+            with file.open("rb") as content:
+                for chunk in iter(lambda: content.read(1 << 20), b""):
+                    digest.update(chunk)
+    return f"{digest.hexdigest()} {format}"

@@ -1,0 +1,222 @@
+"""`annotate`: documents in, annotated documents out, whatever stops the run in between."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import spacy
+import typer
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from typer.testing import CliRunner
+
+from spacy_nerllama.cli.annotate import FAILED, annotate_cli
+from spacy_nerllama.cli.journal import Journal
+from spacy_nerllama.corpora import read_corpus
+
+TEXTS = ["Flecainide helped.", "No ataxia.", "", "Fail here.", "Ataxia and\nflecainide.", "Drop this ataxia."]
+PUBTATOR = "7|t|Flecainide.\n7|a|No ataxia.\n7\t0\t10\tFlecainide\tOld\tX\n\n8|t|Ataxia.\n8|a|\n\n"
+
+app = typer.Typer()
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(annotate_cli)
+
+
+class Fragile:
+    """Finds what is wrong with a doc by its text; counts the docs that it has seen."""
+
+    seen: list[str] = []
+    stop_after: int | None = None
+
+    def __call__(self, doc: Doc) -> Doc:
+        if self.stop_after is not None and len(self.seen) == self.stop_after:
+            raise KeyboardInterrupt
+        self.seen.append(doc.text)
+        if doc.text.startswith(("Fail", "Drop")):
+            raise ValueError(f"cannot read {doc.text}")
+        return doc
+
+    def pipe(self, docs: Iterable[Doc], batch_size: int = 1) -> Iterable[Doc]:
+        for doc in docs:
+            try:
+                yield self(doc)
+            except ValueError as error:
+                self.handler("fragile", self, [doc], error)
+                if doc.text.startswith("Fail"):
+                    yield doc  # and others drop it, as spaCy's own pipes do
+
+    def set_error_handler(self, handler) -> None:
+        self.handler = handler
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    """A saved pipeline with rules, and a component that fails on some docs."""
+    Fragile.seen, Fragile.stop_after = [], None
+    Language.factory("fragile", func=lambda nlp, name: Fragile())
+    nlp = spacy.blank("en")
+    ruler = nlp.add_pipe("entity_ruler")
+    words = {"flecainide": "CHEMICAL", "ataxia": "DISEASE"}
+    ruler.add_patterns([{"label": label, "pattern": [{"LOWER": word}]} for word, label in words.items()])
+    nlp.add_pipe("fragile", first=True)
+    nlp.to_disk(tmp_path / "pipeline")
+    return tmp_path / "pipeline"
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(TEXTS)))
+    return path
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, re.sub(r"\s+", " ", result.output)
+
+
+def mentions(path: Path) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    return [(d.id, d.text, [(m.text, m.label) for m in d.mentions]) for d in read_corpus(path)]
+
+
+EXPECTED = [
+    ("d0", TEXTS[0], [("Flecainide", "CHEMICAL")]),
+    ("d1", TEXTS[1], [("ataxia", "DISEASE")]),
+    ("d2", "", []),
+    ("d3", "Fail here.", []),
+    ("d4", TEXTS[4], [("Ataxia", "DISEASE"), ("flecainide", "CHEMICAL")]),
+    ("d5", "Drop this ataxia.", []),
+]
+
+
+def test_every_document_comes_out_and_those_that_failed_are_named(
+    pipeline: Path, texts: Path, tmp_path: Path
+) -> None:
+    code, printed = run(pipeline, texts, tmp_path / "out.jsonl")
+    assert code == FAILED
+    assert mentions(tmp_path / "out.jsonl") == EXPECTED
+    assert "2 documents could not be annotated" in printed
+    assert "d3 fragile: cannot read Fail here." in printed
+    assert "d5 fragile: cannot read Drop this ataxia." in printed
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("stop_after", range(len(TEXTS)))
+def test_a_stopped_run_goes_on_where_it_stopped(
+    pipeline: Path, texts: Path, tmp_path: Path, stop_after: int
+) -> None:
+    Fragile.stop_after = stop_after
+    code, printed = run(pipeline, texts, tmp_path / "out.jsonl")
+    assert code == 130
+    assert "goes on from here" in printed
+    assert not (tmp_path / "out.jsonl").exists()
+    Fragile.stop_after = None
+    assert run(pipeline, texts, tmp_path / "out.jsonl")[0] == FAILED
+    assert mentions(tmp_path / "out.jsonl") == EXPECTED
+    assert len(Fragile.seen) <= len(TEXTS) + 1, "what was done is not done again"
+
+
+def test_documents_of_another_run_are_not_mixed_in(pipeline: Path, texts: Path, tmp_path: Path) -> None:
+    Fragile.stop_after = 3
+    run(pipeline, texts, tmp_path / "out.jsonl")
+    Fragile.stop_after = None
+    texts.write_text('{"text": "Ataxia."}\n')
+    code, printed = run(pipeline, texts, tmp_path / "out.jsonl")
+    assert (code, "NL071" in printed) == (1, True)
+    assert run(pipeline, texts, tmp_path / "out.jsonl", "--restart")[0] == 0
+    assert mentions(tmp_path / "out.jsonl") == [("texts-1", "Ataxia.", [("Ataxia", "DISEASE")])]
+
+
+def test_offsets_ids_and_titles_of_a_corpus_survive_its_entities_do_not(pipeline: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(PUBTATOR)
+    assert run(pipeline, corpus, tmp_path / "out.pubtator")[0] == 0
+    assert (tmp_path / "out.pubtator").read_text() == (
+        "7|t|Flecainide.\n7|a|No ataxia.\n7\t0\t10\tFlecainide\tCHEMICAL\t-\n7\t15\t21\tataxia\tDISEASE\t-\n\n"
+        "8|t|Ataxia.\n8|a|\n8\t0\t6\tAtaxia\tDISEASE\t-\n\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["out.xml", "out.json", "out.jsonl", "out"])
+def test_other_formats(pipeline: Path, tmp_path: Path, name: str) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(PUBTATOR)
+    assert run(pipeline, corpus, tmp_path / name)[0] == 0
+    assert [(id_, found) for id_, _, found in mentions(tmp_path / name)] == [
+        ("7", [("Flecainide", "CHEMICAL"), ("ataxia", "DISEASE")]),
+        ("8", [("Ataxia", "DISEASE")]),
+    ]
+
+
+def test_plain_texts_and_docs(pipeline: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "b.txt").write_text("No ataxia.")
+    (folder / "a.txt").write_text("Flecainide.\n\nAtaxia.\n")
+    assert run(pipeline, folder, tmp_path / "out.spacy")[0] == 0
+    vocab = spacy.blank("en").vocab
+    docs = list(DocBin(store_user_data=True).from_disk(tmp_path / "out.spacy").get_docs(vocab))
+    assert [doc.text for doc in docs] == ["Flecainide.\n\nAtaxia.\n", "No ataxia."]
+    assert [[ent.text for ent in doc.ents] for doc in docs] == [["Flecainide", "Ataxia"], ["ataxia"]]
+    assert run(pipeline, tmp_path / "out.spacy", tmp_path / "again.jsonl")[0] == 0
+    assert run(pipeline, folder / "b.txt", tmp_path / "b.jsonl")[0] == 0
+    assert mentions(tmp_path / "b.jsonl") == mentions(tmp_path / "again.jsonl")[1:]
+
+
+def test_a_text_that_the_tokenizer_refuses_is_not_the_end(pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "x " * 600_000}) + '\n{"text": "Ataxia."}\n')
+    code, printed = run(pipeline, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert (code, "E088" in printed) == (FAILED, True)
+    assert [len(text) for _, text, _ in mentions(tmp_path / "out.jsonl")] == [1_200_000, 7]
+
+
+@pytest.mark.parametrize(
+    ("content", "output", "code"),
+    [
+        ('{"text": "Ataxia."}\n{"txt": "Ataxia."}\n', "out.jsonl", "NL117"),
+        ('{"text": "Ataxia."}\n', "out.html", "NL072"),
+        (None, "out.jsonl", "NL111"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_said_before_the_work(
+    pipeline: Path, tmp_path: Path, content: str | None, output: str, code: str
+) -> None:
+    if content is not None:
+        (tmp_path / "in.jsonl").write_text(content)
+    status, printed = run(pipeline, tmp_path / "in.jsonl", tmp_path / output)
+    assert (status, code in printed) == (1, True)
+    assert Fragile.seen == []
+
+
+def test_settings_can_be_overridden(pipeline: Path, texts: Path, tmp_path: Path) -> None:
+    code, printed = run(pipeline, texts, tmp_path / "out.jsonl", "--components.entity_ruler.no_such_setting", "1")
+    assert (code, "no_such_setting" in printed) == (1, True)
+
+
+# The journal
+
+
+def test_a_record_that_was_cut_off_anywhere_is_dropped_and_no_other(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    with Journal(tmp_path / "whole", "key") as journal:
+        for text in TEXTS[:3]:
+            journal.add(nlp(text), text, "failed" if not text else None)
+    whole, ends = (tmp_path / "whole").read_bytes(), []
+    with Journal(tmp_path / "whole", "key") as journal:
+        ends = [end for end, _ in journal._records()]
+        assert (journal.done, journal.failed) == (3, [(2, "", "failed")])
+    for cut in range(len(whole)):
+        (tmp_path / "cut").write_bytes(whole[:cut])
+        with Journal(tmp_path / "cut", "key") as journal:
+            assert journal.done == max(0, sum(end <= cut for end in ends) - 1)
+            for text in TEXTS[journal.done : 3]:
+                journal.add(nlp(text), text)
+            assert [doc.text for doc in journal.docs(nlp.vocab)] == TEXTS[:3]
+
+
+def test_two_runs_cannot_write_one_journal(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal", "key"), pytest.raises(BlockingIOError, match="NL070"):
+        Journal(tmp_path / "journal", "key")
+    with Journal(tmp_path / "journal", "key"):
+        pass
