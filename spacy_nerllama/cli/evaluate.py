@@ -147,6 +147,7 @@ def evaluate(
     docs = [doc_spans(example, labels, spans_key) for example in run.examples]
     if not any(doc.predicted for doc in docs) and not _has_ner(nlp):
         raise ValueError(Errors.E093.format(pipeline=pipeline, pipes=", ".join(nlp.pipe_names) or "none"))
+    figures = measure(docs, known, seed=seed)
     result = {
         "pipeline": pipeline,
         "overrides": dict(overrides or {}),
@@ -157,9 +158,11 @@ def evaluate(
         "own_tokens": gold_preproc or all(doc.has_unknown_spaces for doc in gold),
         "spacy": run.scores,
         "speed": run.speed,
-        **measure(docs, known, seed=seed),
+        "warnings": _label_warnings(figures["strict"]["labels"]),
+        **figures,
     }
     if compare is not None:
+        result["warnings"] += [f"{compare}: {warning}" for warning in other.get("warnings", [])]
         result["comparison"] = {"other": compare, **compare_results(result, other, seed=seed)}
     return result, docs
 
@@ -172,13 +175,12 @@ def _has_ner(nlp: "Language") -> bool:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf8"))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(Errors.E096.format(path=path)) from error
 
 
-def label_warnings(result: "Result") -> list[str]:
-    """Say which labels of gold docs and pipeline do not meet."""
-    totals = result["strict"]["labels"]
+def _label_warnings(totals: Mapping[str, Any]) -> list[str]:
+    """Say which labels of gold docs and pipeline do not meet, by the strict scores of each label."""
     gold = [label for label, each in totals.items() if each["gold"]]
     found = []
     for label, each in totals.items():
@@ -205,7 +207,7 @@ def _show(result: "Result") -> None:
         f"{speed['documents']} documents in {speed['seconds']:.1f} s: {speed['documents_per_second']:.2f} "
         f"documents a second, {speed['words_per_second']:.0f} words a second{memory}"
     )
-    for warning in label_warnings(result):
+    for warning in result["warnings"]:
         msg.warn(warning)
 
 

@@ -65,7 +65,8 @@ def intervals(counts: IntArray, samples: int = SAMPLES, seed: int = 0) -> FloatA
     scores = precision_recall_f1(resample(counts, samples, seed))
     bounds = np.full((*scores.shape[1:], 2), np.nan)
     defined = ~np.isnan(scores).all(axis=0)
-    bounds[defined] = np.nanpercentile(scores[:, defined], TAILS, axis=0).T
+    if defined.any():
+        bounds[defined] = np.nanpercentile(scores[:, defined], TAILS, axis=0).T
     return bounds
 
 

@@ -49,6 +49,7 @@ def page(result: Result, docs: Sequence[DocSpans]) -> str:
     body = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{speed['documents']} documents, {speed['documents_per_second']:.1f} a second.</p>",
+        *(f"<p><strong>{escape(warning)}</strong></p>" for warning in result["warnings"]),
         *map(_table, tables(result)),
         *_plots(result),
         *_views(docs, result["counts"]["labels"]),

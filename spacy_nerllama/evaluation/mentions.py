@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from spacy.tokens import Doc
 
-from .scores import Counts
+from .scores import Counts, count
 from .spans import CharSpan, DocSpans
 
 
@@ -31,7 +31,8 @@ def count_seen(doc: DocSpans, label: str, known: set[Mention], seen: bool) -> Co
 
     known: The mentions of the training data.
     seen: Whether to count those that occur in it, or the others.
-    RETURNS: How many are found strictly, 0 (whether a prediction was seen is not asked), and how many there are.
+    RETURNS: How many are found strictly (these are the predictions, too: only recall is asked), and how many there
+        are.
     """
 
     def concerned(span: CharSpan) -> bool:
@@ -40,4 +41,5 @@ def count_seen(doc: DocSpans, label: str, known: set[Mention], seen: bool) -> Co
         )
 
     gold = set(filter(concerned, doc.gold))
-    return Counts(len(gold & set(doc.predicted)), 0, len(gold))
+    found = gold & set(doc.predicted)
+    return count(found, gold)
