@@ -43,6 +43,11 @@ class MarkingScheme:
             if other.startswith(one):
                 raise ValueError(Errors.E031.format(one=one, other=other))
 
+    @property
+    def tells_labels(self) -> bool:
+        """Whether markers alone say which label a mention has, so that one reading can mark several labels."""
+        return self.default is None
+
     def __getitem__(self, label: str) -> Markers:
         markers = (self.typed or {}).get(label, self.default)
         if markers is None:

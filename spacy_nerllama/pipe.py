@@ -1,7 +1,6 @@
 """The component `nerllama_ner`: Doc -> requests -> votes -> doc.ents."""
 
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,9 +16,10 @@ from spacy.vocab import Vocab
 
 from .errors import Errors
 from .models.adapter import Adapter
-from .prompts import Prompt
+from .prompts import Prompt, scheme_of
 from .requests import Request, TokenSpan, doc_requests
-from .voting import Votes, Voting, elect, shift
+from .stream import annotate
+from .voting import Votes, Voting, elect
 
 
 class Model(Protocol):
@@ -39,7 +39,7 @@ class Model(Protocol):
     def vote(
         self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
     ) -> Iterator[Votes]:
-        """Give the votes of requests, in order, as a stream."""
+        """Give the votes of requests, in order, as a stream. What is missing is an error at once, not in it."""
 
     def warm_up(self) -> None:
         """Load what is needed, so that the first doc does not wait."""
@@ -222,56 +222,19 @@ class NerLlama(Pipe):
         RAISES (ValueError): There are no labels, or the adapter does not fit the base.
         RAISES (FileNotFoundError): The base or the adapter is missing.
         """
-        source = _Source(stream)
-        while not source.ended:
-            asked: deque[_Asked] = deque()
-            try:
-                yield from self._annotate(source, asked)
-            except Exception:
-                if not asked:  # the fault of no doc: there are no labels, or the model does not load
-                    raise
-            yield from self._one_by_one(asked)
-        if source.error is not None:
-            raise source.error
-
-    def _annotate(self, docs: Iterable[Doc], asked: "deque[_Asked]") -> Iterator[Doc]:
-        """Annotate docs as a stream. When it raises, `asked` holds the docs that were taken and not given."""
         if self._labels is None:
             _ = self.model.adapter  # it brings the labels, and may have to be fetched first
         labels = self.label_data
         if not labels:
             raise ValueError(Errors.E051.format(name=self.name))
-        requests = self._requests(docs, labels, asked)
-        for answer in self.model.vote(requests, self.prompt, self.voting, self.max_batch_tokens):
-            yield from _answered(asked, self._set)
-            asked[0].votes.append(answer)
-            yield from _answered(asked, self._set)
-        yield from _answered(asked, self._set)
-
-    def _requests(self, docs: Iterable[Doc], labels: dict[str, str], asked: "deque[_Asked]") -> Iterator[Request]:
-        for doc in docs:
-            entry = _Asked(doc)
-            asked.append(entry)
-            requests = list(doc_requests(doc, labels))
-            entry.starts = [start for start, _ in requests]
-            yield from (request for _, request in requests)
-
-    def _one_by_one(self, asked: "deque[_Asked]") -> Iterator[Doc]:
-        """Annotate docs of a batch that failed, each on its own, and report those that fail again."""
         handler = self.get_error_handler()
-        for entry in asked:
-            try:
-                list(self._annotate([entry.doc], deque()))
-            except Exception as error:
-                handler(self.name, self, [entry.doc], error)
-            yield entry.doc
-
-    def _set(self, entry: "_Asked") -> Doc:
-        votes: dict[TokenSpan, float] = {}
-        for start, answer in zip(entry.starts, entry.votes, strict=True):
-            votes.update(shift(answer.spans, start))
-        self.set_annotations([entry.doc], [votes])
-        return entry.doc
+        yield from annotate(
+            stream,
+            ask=lambda doc: doc_requests(doc, labels, scheme_of(self.prompt).tells_labels),
+            vote=lambda asked: self.model.vote(asked, self.prompt, self.voting, self.max_batch_tokens),
+            write=lambda doc, votes: self.set_annotations([doc], [votes]),
+            report=lambda doc, error: handler(self.name, self, [doc], error),
+        )
 
     def set_annotations(self, docs: Iterable[Doc], votes: Iterable[dict[TokenSpan, float]]) -> None:
         """Write votes to docs: entities by the vote rule, and every span with its vote to the span group.
@@ -367,47 +330,6 @@ class NerLlama(Pipe):
     def _read_cfg(self, cfg: dict[str, Any]) -> None:
         if cfg["labels"] is not None:  # else those of the config, which may be given when a pipeline is loaded
             self._labels = cfg["labels"]
-
-
-class _Asked:
-    """A doc whose requests were made: where their sentences begin, and the votes that have come in."""
-
-    def __init__(self, doc: Doc) -> None:
-        self.doc = doc
-        self.starts: list[int] = []
-        self.votes: list[Votes] = []
-
-
-def _answered(asked: deque[_Asked], finish: Callable[[_Asked], Doc]) -> Iterator[Doc]:
-    """Give back the docs at the head all of whose votes have come in."""
-    while asked and len(asked[0].votes) == len(asked[0].starts):
-        doc = finish(asked[0])
-        asked.popleft()
-        yield doc
-
-
-class _Source:
-    """The docs of a stream; it can be gone on with after an error of whoever took them.
-
-    error: The stream's own error, which ended it, if any.
-    """
-
-    def __init__(self, stream: Iterable[Doc]) -> None:
-        self._stream = iter(stream)
-        self.ended = False
-        self.error: Exception | None = None
-
-    def __iter__(self) -> Iterator[Doc]:
-        while True:
-            try:
-                doc = next(self._stream)
-            except StopIteration:
-                self.ended = True
-                return
-            except Exception as error:
-                self.ended, self.error = True, error
-                return
-            yield doc
 
 
 def _check_label(label: str, description: str | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import Errors
-from .marking import SINGLE, MarkingScheme, join, mark
+from .marking import SINGLE, MarkingScheme, join, mark, typed_scheme
 from .requests import Request, Sentence, TokenSpan, doc_sentences
 
 
@@ -34,16 +34,36 @@ class PromptText(NamedTuple):
 Prompt = Callable[[Request], PromptText]
 
 
+def scheme_of(prompt: Prompt) -> MarkingScheme:
+    """Give the marking scheme that a prompt asks for: its `scheme`, the paper's single markers if it has none."""
+    return getattr(prompt, "scheme", SINGLE)
+
+
 @dataclass(frozen=True)
 class CompactPrompt:
     """The sentence, then what to mark: a few tokens of instruction, for models that were fine-tuned on it.
 
-    Registered as `nerllama.CompactPrompt.v1`.
+    scheme: The markers. Those that tell labels apart let one reading mark all labels.
     """
+
+    scheme: MarkingScheme = SINGLE
 
     def __call__(self, request: Request) -> PromptText:
         descriptions = ", ".join(description for _, description in request.labels)
         return PromptText(request.sentence.text, f"\nMark {descriptions}:\n")
+
+
+def make_compact_prompt() -> CompactPrompt:
+    """Make the prompt for one label at a time. Registered as `nerllama.CompactPrompt.v1`."""
+    return CompactPrompt()
+
+
+def make_multi_task_prompt(names: dict[str, str]) -> CompactPrompt:
+    """Make the prompt for all labels in one reading. Registered as `nerllama.MultiTaskPrompt.v1`.
+
+    names: What the markers call each label, for example {"DISEASE": "disease"} for `@disease@ataxia#disease#`.
+    """
+    return CompactPrompt(typed_scheme(names))
 
 
 @dataclass(frozen=True)

@@ -76,14 +76,16 @@ def doc_sentences(doc: Doc) -> Iterator[tuple[int, Sentence]]:
             yield start, Sentence(tuple(t.text for t in tokens), tuple(bool(t.whitespace_) for t in tokens))
 
 
-def doc_requests(doc: Doc, labels: Mapping[str, str]) -> Iterator[tuple[int, Request]]:
-    """Make one request for each sentence of a doc and each label.
+def doc_requests(doc: Doc, labels: Mapping[str, str], together: bool = False) -> Iterator[tuple[int, Request]]:
+    """Make the requests for each sentence of a doc.
 
     doc: The doc, which is not changed.
     labels: What the prompt calls each label.
+    together: Ask for all labels in one request, instead of one for each.
     RETURNS: The requests, each with the doc's token at which its sentence begins; those of one sentence
         follow each other.
     """
+    asked = [tuple(labels.items())] if together else [(label,) for label in labels.items()]
     for start, sentence in doc_sentences(doc):
-        for label in labels.items():
-            yield start, Request(sentence, (label,))
+        for each in asked:
+            yield start, Request(sentence, each)

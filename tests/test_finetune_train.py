@@ -77,6 +77,17 @@ def recipe_of(corpus: Path, base: Path, quantization: str = "null", **overrides)
     return read_recipe(path, {key.replace("__", "."): value for key, value in overrides.items()})
 
 
+def test_all_labels_can_be_taught_in_one_reading(corpus: Path, tiny_base: Path) -> None:
+    recipe_of(corpus, tiny_base)
+    path = corpus / "recipe.cfg"
+    text = path.read_text("utf8").replace("CompactPrompt.v1", "MultiTaskPrompt.v1")
+    names = '\n[prompt.names]\nDISEASE = "disease"\nGENE = "gene"\n\n[training]'
+    path.write_text(text.replace("[training]", names), "utf8")
+    recipe, config = read_recipe(path, {"training.max_steps": 2, "corpora.ours.labels.GENE": "gene"})
+    folder = finetune(recipe, config, corpus / "adapter")
+    assert json.loads((folder / "meta.json").read_text())["labels"] == {"DISEASE": "disease", "GENE": "gene"}
+
+
 def weights(folder: Path) -> dict:
     return load_file(folder / "adapter_model.safetensors")
 

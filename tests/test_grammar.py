@@ -103,13 +103,16 @@ def check_decisions(grammar: Grammar, path: Path) -> None:
     assert all(len(d.choices) == len(set(d.choices)) >= 2 for d in path.decisions)
 
 
-schemes = pytest.mark.parametrize("scheme", [SINGLE, TYPED], ids=["single", "typed"])
 spaced_words = plain_words | st.sampled_from(["\n", " ", "@-adrenergic", "#1"])
+schemes = pytest.mark.parametrize("scheme", [SINGLE, TYPED], ids=["single", "typed"])
 
 
-@schemes
-@settings(max_examples=50)
-@given(st.data())
+def in_every_scheme(test: Callable) -> Callable:
+    """Run a property test with one pair of markers for all labels, and with one for each."""
+    return schemes(settings(max_examples=50)(given(st.data())(test)))
+
+
+@in_every_scheme
 def test_the_reading_of_any_spans(coder: Coder, scheme: MarkingScheme, data: st.DataObject) -> None:
     """Its ids are those of the marked text, piece by piece, and lead back to the spans."""
     source = data.draw(sentences(spaced_words))
@@ -129,9 +132,7 @@ def test_the_reading_of_any_spans(coder: Coder, scheme: MarkingScheme, data: st.
     assert unmark(segments)[0] == source.text
 
 
-@schemes
-@settings(max_examples=50)
-@given(st.data())
+@in_every_scheme
 def test_every_reading_of_any_text_is_well_formed(
     coder: Coder, scheme: MarkingScheme, data: st.DataObject
 ) -> None:
@@ -159,9 +160,7 @@ def test_every_reading_of_any_text_is_well_formed(
     assert walk(grammar, grammar.follow(spans).ids) == spans
 
 
-@schemes
-@settings(max_examples=50)
-@given(st.data())
+@in_every_scheme
 def test_the_draft_is_the_copy(coder: Coder, scheme: MarkingScheme, data: st.DataObject) -> None:
     source = data.draw(sentences())
     grammar = grammar_of(source, coder.encode, scheme)
@@ -173,9 +172,7 @@ def test_the_draft_is_the_copy(coder: Coder, scheme: MarkingScheme, data: st.Dat
     check_decisions(grammar, draft)
 
 
-@schemes
-@settings(max_examples=50)
-@given(st.data())
+@in_every_scheme
 def test_a_draft_takes_guesses_and_stops_in_a_mention(
     coder: Coder, scheme: MarkingScheme, data: st.DataObject
 ) -> None:
@@ -201,9 +198,7 @@ def test_a_draft_takes_guesses_and_stops_in_a_mention(
         assert draft.spans == last.spans
 
 
-@schemes
-@settings(max_examples=50)
-@given(st.data())
+@in_every_scheme
 def test_a_draft_from_anywhere_goes_on_by_copying(
     coder: Coder, scheme: MarkingScheme, data: st.DataObject
 ) -> None:

@@ -18,7 +18,7 @@ from spacy.util import registry
 
 from spacy_nerllama.models import Llama
 from spacy_nerllama.pipe import NerLlama
-from spacy_nerllama.prompts import CompactPrompt
+from spacy_nerllama.prompts import CompactPrompt, make_multi_task_prompt
 from spacy_nerllama.requests import Request, TokenSpan
 from spacy_nerllama.sentences import MAX_TOKENS
 from spacy_nerllama.voting import Votes, Voting
@@ -87,6 +87,22 @@ def test_entities_and_candidates(nlp: Language) -> None:
             assert not ent[-1].is_space
     assert {ent.label_ for doc in seen for ent in doc.ents} == set(LABELS)
     assert sum(len(doc.spans["nerllama"]) for doc in seen) > sum(len(doc.ents) for doc in seen)
+
+
+def test_all_labels_in_one_reading(tiny: Llama) -> None:
+    """The multi-task prompt: one request for each sentence, and no overlaps between labels in a reading."""
+    names = {"DISEASE": "disease", "GENE": "gene"}
+    ner = component(tiny, prompt=make_multi_task_prompt(names), voting=Voting(1))
+    seen = list(ner.pipe(docs()))
+    assert {span.label_ for doc in seen for span in doc.spans["nerllama"]} == set(names)
+    for doc in seen:
+        assert [(s.start, s.end) for s in doc.ents] == [(s.start, s.end) for s in doc.spans["nerllama"]]
+
+
+def test_a_label_without_markers_goes_to_the_error_handler(tiny: Llama) -> None:
+    ner = component(tiny, prompt=make_multi_task_prompt({"GENE": "gene"}))
+    with pytest.raises(KeyError, match="NL032.*DISEASE"):
+        ner(docs("p53")[0])
 
 
 def test_one_doc_gives_the_same_as_many(nlp: Language) -> None:

@@ -10,7 +10,15 @@ from spacy.vocab import Vocab
 from strategies import sentences
 
 from spacy_nerllama.marking import Markers, MarkingScheme, typed_scheme
-from spacy_nerllama.prompts import CompactPrompt, Example, PaperPrompt, PromptText, make_paper_prompt
+from spacy_nerllama.prompts import (
+    CompactPrompt,
+    Example,
+    PaperPrompt,
+    PromptText,
+    make_multi_task_prompt,
+    make_paper_prompt,
+    scheme_of,
+)
 from spacy_nerllama.requests import Request, Sentence, TokenSpan
 
 DISEASE = (("DISEASE", "disease"),)
@@ -45,6 +53,14 @@ def test_compact_shows_the_sentence_first_and_then_the_label(source: Sentence) -
 def test_compact_names_all_labels_of_a_request() -> None:
     request = Request(sentence("Ataxia ."), (*DISEASE, ("GENE", "gene")))
     assert CompactPrompt()(request).own == "\nMark disease, gene:\n"
+
+
+def test_the_multi_task_prompt_has_markers_of_its_own_for_each_label() -> None:
+    prompt = make_multi_task_prompt({"DISEASE": "disease", "GENE": "gene"})
+    assert scheme_of(prompt)["GENE"] == Markers("@gene@", "#gene#")
+    assert scheme_of(prompt).tells_labels
+    assert not scheme_of(CompactPrompt()).tells_labels
+    assert not scheme_of(lambda request: PromptText("", "")).tells_labels
 
 
 def test_paper_is_the_papers_to_the_letter() -> None:

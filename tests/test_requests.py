@@ -82,3 +82,11 @@ def test_one_request_for_each_sentence_and_label() -> None:
         (2, Request(second, (("DISEASE", "disease"),))),
         (2, Request(second, (("GENE", "gene or protein"),))),
     ]
+
+
+def test_one_request_for_all_labels_of_a_sentence() -> None:
+    doc = Doc(VOCAB, words=["Ataxia", "fell"])
+    labels = {"DISEASE": "disease", "GENE": "gene or protein"}
+    ((start, request),) = doc_requests(doc, labels, together=True)
+    assert start == 0
+    assert dict(request.labels) == labels

@@ -19,18 +19,20 @@ GRID = tuple(round(0.05 * step, 2) for step in range(1, 20))
 def best_thresholds(answers: Iterable[Answer], grid: Collection[float] = GRID) -> dict[str, tuple[float, Counts]]:
     """Find the threshold of each label with the best F1.
 
-    answers: The votes for a request, with its gold spans; each request asks for one label.
+    answers: The votes for a request, with its gold spans. Labels are tuned each for itself, as if no span of
+        another overlapped theirs.
     grid: The thresholds to try; of equally good ones the one nearest to 0.5 is taken.
     RETURNS: For each label that has a gold span, its threshold and the counts with it.
     """
     by_label: dict[str, list[Answer]] = {}
     for votes, gold in answers:
         for label in {span.label for span in (*votes, *gold)}:
-            by_label.setdefault(label, []).append((votes, gold))
+            mine = {span: vote for span, vote in votes.items() if span.label == label}
+            by_label.setdefault(label, []).append((mine, [span for span in gold if span.label == label]))
     best = {}
-    for label, mine in by_label.items():
+    for label, theirs in by_label.items():
         tried = {
-            threshold: score((elect(votes, {label: threshold}), gold) for votes, gold in mine)
+            threshold: score((elect(votes, {label: threshold}), gold) for votes, gold in theirs)
             for threshold in grid
         }
         if next(iter(tried.values())).gold:

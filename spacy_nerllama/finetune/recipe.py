@@ -18,7 +18,8 @@ from pydantic import (
 from spacy.util import registry
 
 from ..errors import Errors
-from ..marking import SINGLE, MarkingScheme
+from ..marking import MarkingScheme
+from ..prompts import scheme_of
 from .loss import Loss
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -111,7 +112,7 @@ class Recipe(Section):
     @property
     def scheme(self) -> MarkingScheme:
         """The marking scheme that goes with the prompt."""
-        return getattr(self.prompt, "scheme", SINGLE)
+        return scheme_of(self.prompt)
 
 
 def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> tuple[Recipe, Config]:

@@ -53,17 +53,18 @@ def _right_first(decision: Decision) -> tuple[int, ...]:
 
 
 def doc_examples(
-    docs: Iterable[Doc], labels: Mapping[str, str], held_out: Container[str] = ()
+    docs: Iterable[Doc], labels: Mapping[str, str], held_out: Container[str] = (), together: bool = False
 ) -> Iterator[tuple[Request, list[TokenSpan]]]:
-    """Give what a corpus teaches: one request for each sentence and label it annotates, with the gold spans.
+    """Give what a corpus teaches: the requests for each sentence and the labels it annotates, with the gold spans.
 
     labels: What the prompt calls each label that the corpus annotates. Others are not asked for, so what a
         corpus does not annotate is never taught as absent.
     held_out: Sentences to leave out, squashed.
+    together: As `doc_requests` takes it.
     """
     for doc in docs:
         entities = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
-        for start, request in doc_requests(doc, labels):
+        for start, request in doc_requests(doc, labels, together):
             if request.sentence.squashed not in held_out:
                 yield request, gold_spans(request, start, entities)
 

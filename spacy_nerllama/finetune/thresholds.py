@@ -27,15 +27,16 @@ def tune(
 
     model: The base with the adapter.
     prompt: The prompt that it was trained with.
-    examples: Requests for one label each, with their gold spans.
-    limit: Use at most so many requests of each label, drawn at random.
+    examples: Requests with their gold spans.
+    limit: Use at most so many requests for each label, drawn at random; for each set of labels, if they are asked
+        for together.
     RETURNS: For each label, its threshold and the counts with it.
     """
-    by_label: dict[str, list[Example]] = {}
+    by_labels: dict[tuple[tuple[str, str], ...], list[Example]] = {}
     for request, gold in examples:
-        by_label.setdefault(request.labels[0][0], []).append((request, gold))
+        by_labels.setdefault(request.labels, []).append((request, gold))
     chosen: list[Example] = []
-    for mine in by_label.values():
+    for mine in by_labels.values():
         random.Random(seed).shuffle(mine)
         chosen += islice(mine, limit)
     votes = model.vote((request for request, _ in chosen), prompt, Voting(), max_batch_tokens)

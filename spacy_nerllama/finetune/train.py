@@ -82,7 +82,7 @@ def tune_thresholds(recipe: Recipe, folder: Path) -> dict[str, tuple[float, Coun
     examples = (
         example
         for corpus in recipe.corpora.values()
-        for example in doc_examples(_docs(corpus.devel), corpus.labels)
+        for example in doc_examples(_docs(corpus.devel), corpus.labels, together=recipe.scheme.tells_labels)
     )
     model = Llama(adapter=str(folder), **recipe.base.model_dump())
     return tune(model, recipe.prompt, examples, recipe.thresholds.limit, recipe.training.seed)
@@ -100,7 +100,7 @@ def _sequences(recipe: Recipe, encoder: TextEncoder, split: Split) -> list[Train
         held_out = frozenset(sentence.squashed for doc in devel for _, sentence in doc_sentences(doc))
     for name, corpus in recipe.corpora.items():
         docs = _docs(corpus.train if split == "train" else corpus.devel)
-        examples = list(doc_examples(docs, corpus.labels, held_out))
+        examples = list(doc_examples(docs, corpus.labels, held_out, recipe.scheme.tells_labels))
         random.Random(training.seed).shuffle(examples)
         limit = corpus.limit if split == "train" else training.limit_devel // len(recipe.corpora)
         left_out = 0

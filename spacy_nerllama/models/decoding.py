@@ -32,7 +32,7 @@ from ..errors import Warnings
 from ..grammar import Grammar, Path, State
 from ..requests import TokenSpan
 from ..voting import Votes
-from .engine import Footprint, Row, Scores, footprint
+from .engine import Footprint, Row, Scores
 from .tokens import PromptIds
 from .walks import Branch, Floats, Walk
 
@@ -258,7 +258,7 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
             pool += _begin(new, engine)
         if not pool:
             return
-        batch = _take(pool, budget, engine.efficient)
+        batch, tokens = _take(pool, budget, engine.efficient)
         rows = [item.row for item in batch]
         try:
             scores = engine.score(rows)
@@ -266,7 +266,7 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
             if len(batch) == 1:
                 raise
             pool[:0] = batch
-            budget = max(1, min(budget, footprint(rows)) // 2)
+            budget = max(1, tokens // 2)
             logger.warning(Warnings.W002.format(budget=budget, asked=max_batch_tokens))
             continue
         for i, item in enumerate(batch):
@@ -298,8 +298,11 @@ def _first(job: Job, result: _Result, past: Tensor | None, before: tuple[int, ..
     return _Reading(job, result, job.walk.start(), past, before, job.copy)
 
 
-def _take(pool: list[_Item], max_batch_tokens: int, efficient: int) -> list[_Item]:
-    """Take a batch out of the pool: rows of the oldest jobs, as many as are worth it and fit."""
+def _take(pool: list[_Item], max_batch_tokens: int, efficient: int) -> tuple[list[_Item], int]:
+    """Take a batch out of the pool: rows of the oldest jobs, as many as are worth it and fit.
+
+    RETURNS: The batch, and its tokens with padding.
+    """
     batch: list[_Item] = []
     rest: list[_Item] = []
     footprint, read = Footprint(), 0
@@ -313,4 +316,4 @@ def _take(pool: list[_Item], max_batch_tokens: int, efficient: int) -> list[_Ite
         else:
             rest.append(item)
     pool[:] = rest
-    return batch
+    return batch, footprint.tokens

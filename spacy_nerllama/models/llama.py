@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import Errors
 from ..grammar import Grammar
-from ..marking import SINGLE
-from ..prompts import Prompt
+from ..prompts import Prompt, scheme_of
 from ..requests import Request
 from ..voting import Votes, Voting
 from .adapter import Adapter
@@ -96,7 +95,7 @@ class Llama:
         from .windows import in_windows
 
         encoder, engine = self.load()
-        scheme = getattr(prompt, "scheme", SINGLE)
+        scheme = scheme_of(prompt)
 
         def make(request: Request) -> Job:
             grammar = Grammar(request, scheme, encoder.piece)

@@ -1,0 +1,114 @@
+"""Docs through a model as a stream: requests of many docs go out together, each doc comes back in its turn.
+
+A model batches requests without knowing of docs, so one bad doc fails a batch of several. What was under way is
+then annotated again doc by doc: only the docs that fail alone are reported, and all come out, in order.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from spacy.tokens import Doc
+
+from .requests import Request, TokenSpan
+from .voting import Votes, shift
+
+Ask = Callable[[Doc], Iterable[tuple[int, Request]]]
+Vote = Callable[[Iterable[Request]], Iterator[Votes]]
+Write = Callable[[Doc, dict[TokenSpan, float]], None]
+Report = Callable[[Doc, Exception], None]
+
+
+def annotate(docs: Iterable[Doc], ask: Ask, vote: Vote, write: Write, report: Report) -> Iterator[Doc]:
+    """Annotate docs as a stream.
+
+    docs: The docs. If taking one fails, that error is raised once the docs before it are out.
+    ask: Gives the requests of a doc, each with the doc's token at which its sentence begins.
+    vote: Gives the votes of requests, in order. What it raises before it has taken a request is no doc's fault,
+        and is raised.
+    write: Writes votes to a doc, in tokens of the doc.
+    report: Is told of a doc that failed, with the error. If it does not raise, the doc comes out not annotated.
+    RETURNS: The docs, in order.
+    """
+    source = _Source(docs)
+    while not source.ended:
+        waiting: deque[_Waiting] = deque()
+        try:
+            yield from _in_batches(source, waiting, ask, vote, write)
+        except Exception:
+            # As in spaCy's own pipes, whatever a doc makes a tokenizer or a model raise is for the error handler.
+            # It is not lost here: the doc that raised it raises it again below, alone, where it can be named.
+            if not waiting:
+                raise
+        for entry in waiting:
+            try:
+                list(_in_batches([entry.doc], deque(), ask, vote, write))
+            except Exception as error:
+                report(entry.doc, error)
+            yield entry.doc
+    if source.error is not None:
+        raise source.error
+
+
+@dataclass
+class _Waiting:
+    """A doc whose requests were made: where their sentences begin, and the votes that have come in."""
+
+    doc: Doc
+    starts: list[int] = field(default_factory=list)
+    votes: list[Votes] = field(default_factory=list)
+
+
+def _in_batches(
+    docs: Iterable[Doc], waiting: deque[_Waiting], ask: Ask, vote: Vote, write: Write
+) -> Iterator[Doc]:
+    """Annotate docs as a stream. When it raises, `waiting` holds the docs that were taken and not given back."""
+    for votes in vote(_requests(docs, ask, waiting)):
+        yield from _answered(waiting, write)  # docs without requests, before the one that is answered now
+        waiting[0].votes.append(votes)
+        yield from _answered(waiting, write)
+    yield from _answered(waiting, write)
+
+
+def _requests(docs: Iterable[Doc], ask: Ask, waiting: deque[_Waiting]) -> Iterator[Request]:
+    for doc in docs:
+        entry = _Waiting(doc)
+        waiting.append(entry)
+        requests = list(ask(doc))
+        entry.starts = [start for start, _ in requests]
+        yield from (request for _, request in requests)
+
+
+def _answered(waiting: deque[_Waiting], write: Write) -> Iterator[Doc]:
+    """Give back the docs at the head all of whose votes have come in."""
+    while waiting and len(waiting[0].votes) == len(waiting[0].starts):
+        entry = waiting[0]
+        shifted = (shift(each.spans, start) for start, each in zip(entry.starts, entry.votes, strict=True))
+        write(entry.doc, {span: vote for votes in shifted for span, vote in votes})
+        waiting.popleft()
+        yield entry.doc
+
+
+class _Source:
+    """The docs of a stream, which can be gone on with after an error of whoever took them.
+
+    ended: Whether there are no more.
+    error: The stream's own error, which ended it, if any.
+    """
+
+    def __init__(self, docs: Iterable[Doc]) -> None:
+        self._docs = iter(docs)
+        self.ended = False
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Doc]:
+        while True:
+            try:
+                doc = next(self._docs)
+            except StopIteration:
+                self.ended = True
+                return
+            except Exception as error:  # kept, and raised when the docs before it are out
+                self.ended, self.error = True, error
+                return
+            yield doc
