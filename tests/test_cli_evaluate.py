@@ -18,6 +18,7 @@ from spacy_nerllama.cli.evaluate import evaluate
 from spacy_nerllama.models.llama import BUNDLED_ADAPTER
 
 ADAPTER = files("spacy_nerllama") / "assets" / BUNDLED_ADAPTER
+ENGLISH = spacy.blank("en")
 
 # Sentences of our own; [text|LABEL] is a gold entity.
 GOLD = [
@@ -63,18 +64,17 @@ def joins_all(doc: Doc) -> Doc:
 
 
 def gold_doc(marked: str, *, own_tokens: bool = False) -> Doc:
-    nlp = spacy.blank("en")
     pieces = re.findall(r"\[(.+?)\|(\w+)\]|([^\[]+)", marked)
     text, spans = "", []
     for mention, label, between in pieces:
         if mention:
             spans.append((len(text), len(text) + len(mention), label))
         text += mention or between
-    doc = nlp.make_doc(text)
+    doc = ENGLISH.make_doc(text)
     doc.set_ents([doc.char_span(*span[:2], label=span[2]) for span in spans])
     if not own_tokens:
         return doc
-    bare = Doc(nlp.vocab, words=[token.text for token in doc])
+    bare = Doc(ENGLISH.vocab, words=[token.text for token in doc])
     bare.set_ents([Span(bare, ent.start, ent.end, ent.label_) for ent in doc.ents])
     return bare
 

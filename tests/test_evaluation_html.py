@@ -60,8 +60,10 @@ def made_page(docs: list[DocSpans]) -> Reader:
 @pytest.fixture(scope="module")
 def reader() -> Reader:
     gold, predicted = CharSpan(29, 35, "<DISEASE>"), CharSpan(0, 8, "<DISEASE>")
-    votes = {TokenSpan(0, 1, "<DISEASE>"): 0.9}
-    return made_page([DocSpans(NASTY, (gold,), (predicted,), votes=votes, chars=dict(zip(votes, [predicted])))])  # noqa: B905
+    candidate = TokenSpan(0, 1, "<DISEASE>")
+    return made_page(
+        [DocSpans(NASTY, (gold,), (predicted,), votes={candidate: 0.9}, chars={candidate: predicted})]
+    )
 
 
 def test_nothing_is_fetched(reader: Reader) -> None:

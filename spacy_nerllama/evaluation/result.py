@@ -43,7 +43,7 @@ def measure(
     docs: What is judged of each doc.
     known: The mentions of the training data. None: do not tell seen from unseen ones.
     samples, seed: How the bootstrap draws.
-    RETURNS: The figures, ready for JSON: `strict`, `relaxed`, `seen` and `unseen` scores (each `micro` and by
+    RETURNS: The figures, ready for JSON: `documents`, `misaligned` and `unannotated` predictions, `strict`, `relaxed`, `seen` and `unseen` scores (each `micro` and by
         `labels`), `calibration` and `thresholds` (None without votes), `errors` by kind, and the `counts` of
         each document by label, as (right, predicted, gold).
     """

@@ -22,7 +22,7 @@ class Table(NamedTuple):
 def tables(result: Result) -> list[Table]:
     """Give the tables of a result, those that it has figures for."""
     strict = "start, end and label are right"
-    if result["own_tokens"]:
+    if result["own_tokens"] and not result["misaligned"]:
         strict += "; on the corpus's own tokens, so equal to seqeval's (IOB2, mode strict)"
     if result["misaligned"]:
         strict += f"; {result['misaligned']} predictions are off the gold tokens, and judged as they are"
