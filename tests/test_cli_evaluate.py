@@ -190,6 +190,15 @@ def test_settings_of_the_pipeline_can_be_overridden(voting: str, data: str) -> N
     assert run(voting, data, "--ouput", "x.json")[0] == 2
 
 
+def test_votes_for_nothing_on_own_tokens(voting: str, tmp_path: Path) -> None:
+    """spaCy's command has no figure at all for this, and there is no candidate to plot."""
+    data = write(tmp_path / "data.spacy", [gold_doc("Of [KCNH2|GENE] alone.", own_tokens=True)])
+    code, printed = run(voting, data, "--html", tmp_path / "page.html")
+    assert code == 0, printed
+    assert "equal to seqeval's" in printed
+    assert "spaCy's scores" not in printed
+
+
 def test_seen_and_unseen_mentions(voting: str, data: str, tmp_path: Path) -> None:
     train = write(tmp_path / "train.spacy", [gold_doc("[EPILEPSY|DISEASE], [kcnh2|GENE]; [lithium|DISEASE].")])
     result, _ = evaluate(voting, Path(data), train=Path(train))
@@ -258,7 +267,7 @@ def test_bad_data(voting: str, data: str, tmp_path: Path) -> None:
     broken.write_bytes(b"no DocBin")
     empty = write(tmp_path / "empty.spacy", [])
     bare = write(tmp_path / "bare.spacy", [gold_doc("Nothing is the matter here.")])
-    (tmp_path / "list.json").write_text("[]", encoding="utf8")
+    (tmp_path / "list.json").write_text('[{"counts": {}}]', encoding="utf8")
     (tmp_path / "broken.json").write_text("{", encoding="utf8")
     for arguments, message in [
         ([tmp_path / "missing.spacy"], "NL064"),

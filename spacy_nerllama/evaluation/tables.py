@@ -39,7 +39,7 @@ def tables(result: Result) -> list[Table]:
         found.append(_seen(result["seen"], result["unseen"]))
     if result["calibration"]:
         found += [_calibration(result["calibration"]), _thresholds(result["thresholds"])]
-    return [*found, _errors(result["errors"])]
+    return [table for table in (*found, _errors(result["errors"])) if table.rows]
 
 
 def _spacy(scores: Result) -> Table:
