@@ -129,6 +129,37 @@ class Errors:
     )
     E072 = "[NL072] The name {path} does not say in which format to write. Choose one with --to, of: {formats}."
 
+    # Evaluation: NL090-NL099
+    E090 = (
+        "[NL090] {path} cannot be read as a .spacy file ({reason}). Make it with: "
+        "python -m spacy nerllama convert INPUT {path}"
+    )
+    E091 = "[NL091] There are no docs in {path}. Check the path, and of what the file was made."
+    E092 = (
+        "[NL092] There are no gold entities{among} in {path}, so there is nothing to score against. Labels that "
+        "it has: {has}. Take data with entities, or other --labels."
+    )
+    E093 = (
+        "[NL093] The pipeline {pipeline} sets no entities (its components: {pipes}). Evaluate one with a "
+        "component such as nerllama_ner or ner."
+    )
+    E094 = (
+        "[NL094] The pipeline gave another text for the doc that begins with {text!r}, so its entities cannot be "
+        "compared. Leave out the component that changes or reorders docs."
+    )
+    E095 = (
+        "[NL095] The pipeline took {given} docs and gave {returned}, so they cannot be compared. An error handler "
+        "that drops docs has hidden an error: evaluate without it."
+    )
+    E096 = (
+        "[NL096] {path} is not a result to compare with. Give a pipeline, or a file that was written by: "
+        "python -m spacy nerllama evaluate PIPELINE DATA.spacy --output FILE.json"
+    )
+    E097 = (
+        "[NL097] {other} was scored on other data: the texts, the gold entities, or the options --labels, "
+        "--limit, --seed or --gold-preproc differ. Evaluate it again with the same."
+    )
+
     # Corpora: NL100-NL149
     E100 = "[NL100] {path}, line {line} is not UTF-8 text ({reason}). Convert it, for example with iconv."
     E101 = (
@@ -219,4 +250,12 @@ class Warnings:
     W002 = (
         "[NLW02] The GPU has no memory for batches of {asked} tokens: going on with {budget}. Set "
         "max_batch_tokens lower to spare these attempts."
+    )
+    W090 = (
+        "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "
+        "letter by letter, so all of these are errors. Give both the same name."
+    )
+    W091 = (
+        "[NLW91] The gold docs have no {label}, so its {n} predictions are all errors. If it was not annotated, "
+        "leave it out with: --labels {gold}"
     )

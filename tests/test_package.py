@@ -57,7 +57,7 @@ def test_spacys_command_line_has_our_commands():
     command = [sys.executable, "-m", "spacy", "nerllama", "--help"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for name in ["download", "convert", "finetune"]:
+    for name in ["download", "convert", "finetune", "evaluate"]:
         assert re.search(rf"^ +{name} ", result.stdout, flags=re.MULTILINE)
 
 

@@ -1,6 +1,17 @@
-"""Scores of predicted spans, and thresholds tuned on them."""
+"""Scores of predicted spans, how sure they are, and thresholds tuned on them."""
 
-from .scores import Counts, count, score
+from .scores import Counts, count, count_relaxed, score
+from .spans import CharSpan, DocSpans, doc_spans
 from .thresholds import GRID, best_thresholds
 
-__all__ = ["GRID", "Counts", "best_thresholds", "count", "score"]
+__all__ = [
+    "GRID",
+    "CharSpan",
+    "Counts",
+    "DocSpans",
+    "best_thresholds",
+    "count",
+    "count_relaxed",
+    "doc_spans",
+    "score",
+]

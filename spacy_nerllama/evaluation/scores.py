@@ -1,7 +1,10 @@
-"""Strict span scores: a prediction is right if start, end and label are."""
+"""Span scores: strict (start, end and label are right) and relaxed (the label is, and some character)."""
 
 from collections.abc import Collection, Iterable
 from typing import NamedTuple, TypeVar
+
+from .matching import pair_overlapping
+from .spans import CharSpan
 
 S = TypeVar("S")
 
@@ -36,6 +39,24 @@ class Counts(NamedTuple):
 def count(predicted: Collection[S], gold: Collection[S]) -> Counts:
     """Compare the spans of one text."""
     return Counts(len(set(predicted) & set(gold)), len(set(predicted)), len(set(gold)))
+
+
+def count_relaxed(predicted: Collection[CharSpan], gold: Collection[CharSpan]) -> Counts:
+    """Compare the spans of one text: a prediction is right if it overlaps a gold span of its label.
+
+    This is the "inexact" criterion of i2b2 2010 and "type" matching of SemEval-2013 task 9. Neither says what
+    becomes of two predictions in one gold span; here each span is used once, so that a mention cut in two is
+    found once and predicted twice.
+
+    predicted, gold: Spans; neither overlap among themselves.
+    """
+    right = 0
+    for label in {span.label for span in gold}:
+        pairs = pair_overlapping(
+            [span for span in predicted if span.label == label], [span for span in gold if span.label == label]
+        )
+        right += len(pairs)
+    return Counts(right, len(predicted), len(gold))
 
 
 def score(pairs: Iterable[tuple[Collection[S], Collection[S]]]) -> Counts:

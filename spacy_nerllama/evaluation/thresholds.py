@@ -4,11 +4,12 @@ On calibrated votes the threshold that is best for F1 is half the F1 that it rea
 label that the model knows less well wants a lower one.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..requests import TokenSpan
 from ..voting import elect
 from .scores import Counts, score
+from .spans import CharSpan, DocSpans
 
 Answer = tuple[Mapping[TokenSpan, float], Collection[TokenSpan]]
 
@@ -38,3 +39,19 @@ def best_thresholds(answers: Iterable[Answer], grid: Collection[float] = GRID) -
             threshold = max(tried, key=lambda each: (tried[each].f1, -abs(each - 0.5)))
             best[label] = (threshold, tried[threshold])
     return best
+
+
+def curve(docs: Sequence[DocSpans], grid: Iterable[float] = GRID) -> dict[float, Counts]:
+    """Count what the vote rule would keep of whole docs with one threshold for all labels.
+
+    docs: The votes of each doc, with its gold spans.
+    grid: The thresholds to try.
+    RETURNS: For each threshold, the strict counts over all labels.
+    """
+    return {threshold: score((_kept(doc, threshold), doc.gold) for doc in docs) for threshold in grid}
+
+
+def _kept(doc: DocSpans, threshold: float) -> list[CharSpan]:
+    votes = doc.votes or {}
+    kept = elect(votes, {candidate.label: threshold for candidate in votes})
+    return [doc.chars[candidate] for candidate in kept if candidate in doc.chars]

@@ -1,0 +1,228 @@
+"""`python -m spacy nerllama evaluate`: a pipeline and gold docs -> scores, intervals, calibration, errors."""
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument as Arg
+from typer import Context
+from typer import Option as Opt
+
+from ..errors import Errors, Warnings
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+
+    from ..evaluation.result import Result
+    from ..evaluation.spans import DocSpans
+
+TRAIN_HELP = "Training data (.spacy): tells recall on mentions that occur in it from recall on others"
+COMPARE_HELP = "Another pipeline, or a result of this command (.json), on the same data: paired bootstrap"
+LABELS_HELP = (
+    "Judge only these labels, such as DISEASE,CHEMICAL, where the data do not annotate all that the pipeline "
+    "predicts. spaCy's scores stay as they are"
+)
+GOLD_HELP = "Give the pipeline gold sentences and tokens. Data of unknown spacing always give their tokens"
+
+
+def evaluate_cli(
+    ctx: Context,
+    pipeline: Annotated[str, Arg(metavar="PIPELINE", help="Folder or package of the pipeline")],
+    data_path: Annotated[Path, Arg(metavar="DATA.spacy", help="Gold docs, such as `convert` writes")],
+    output: Annotated[Path | None, Opt("--output", "-o", help="Write all figures to this JSON file")] = None,
+    html: Annotated[Path | None, Opt("--html", help="Write tables, plots and errors to this HTML file")] = None,
+    train: Annotated[Path | None, Opt("--train", help=TRAIN_HELP)] = None,
+    compare: Annotated[str | None, Opt("--compare", help=COMPARE_HELP)] = None,
+    labels: Annotated[str | None, Opt("--labels", help=LABELS_HELP)] = None,
+    spans_key: Annotated[str, Opt("--spans-key", help="Group in doc.spans that holds the votes")] = "nerllama",
+    gold_preproc: Annotated[bool, Opt("--gold-preproc", "-G", help=GOLD_HELP)] = False,
+    limit: Annotated[int | None, Opt("--limit", "-n", min=1, help="Take so many docs, drawn at random")] = None,
+    seed: Annotated[int, Opt("--seed", help="Seed of --limit and of the bootstrap")] = 0,
+    code_path: Annotated[Path | None, Opt("--code", "-c", help="Python file with components to import")] = None,
+) -> None:
+    """
+    Evaluate the entities of a pipeline: what `spacy evaluate` gives, and strict and relaxed scores on characters
+    with 95 % intervals, calibration and thresholds of votes, and errors by kind. Settings of PIPELINE can be
+    overridden, for example --components.nerllama_ner.voting.samples 1. Each figure is defined in
+    docs/evaluation.md. On which device a model runs is a setting of its component, not of this command.
+    """
+    from click import UsageError
+    from spacy.cli._util import import_code, parse_config_overrides
+    from wasabi import msg
+
+    from ..evaluation.html import page
+    from ..evaluation.result import to_json
+
+    try:
+        overrides = parse_config_overrides(ctx.args)
+    except UsageError as error:  # spaCy's is click's, which a typer that has its own click does not catch
+        ctx.fail(error.format_message())
+    import_code(code_path)
+    try:
+        for path in (output, html):
+            if path is not None:  # now, rather than after a long run
+                path.parent.mkdir(parents=True, exist_ok=True)
+        result, docs = evaluate(
+            pipeline,
+            data_path,
+            overrides,
+            train=train,
+            compare=compare,
+            labels=None if labels is None else [label.strip() for label in labels.split(",")],
+            spans_key=spans_key,
+            gold_preproc=gold_preproc,
+            limit=limit,
+            seed=seed,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        msg.fail("Nothing was evaluated", str(error), exits=1)
+    _show(result)
+    try:
+        if output is not None:
+            _write(output, to_json(result))
+        if html is not None:
+            _write(html, page(result, docs))
+    except OSError as error:
+        msg.fail("The result was not written", str(error), exits=1)
+
+
+def evaluate(
+    pipeline: str,
+    data_path: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    train: Path | None = None,
+    compare: str | None = None,
+    labels: Collection[str] | None = None,
+    spans_key: str = "nerllama",
+    gold_preproc: bool = False,
+    limit: int | None = None,
+    seed: int = 0,
+) -> tuple["Result", list["DocSpans"]]:
+    """Evaluate a pipeline on a `.spacy` file.
+
+    pipeline: Its folder or package.
+    data_path: The gold docs.
+    overrides: Settings of the pipeline by dotted key.
+    train: Training data, to tell seen mentions from unseen ones.
+    compare: Another pipeline, which gets no overrides, or a JSON file of this command.
+    labels, spans_key: As `doc_spans` takes them.
+    gold_preproc, limit, seed: As `read_examples` takes them.
+    RETURNS: The figures of `measure` and of the run, and what was judged of each doc.
+    RAISES: ValueError, OSError or ImportError for bad data, settings or pipelines; before the pipeline runs,
+        unless only its predictions can tell.
+    """
+    import spacy
+
+    from .. import __version__
+    from ..evaluation.mentions import mentions
+    from ..evaluation.predict import predict, read_docs, read_examples
+    from ..evaluation.result import check_comparable, compare_results, fingerprint, measure
+    from ..evaluation.spans import doc_spans
+
+    nlp = spacy.load(pipeline, config=dict(overrides or {}))
+    examples = read_examples(data_path, nlp, gold_preproc=gold_preproc, limit=limit, seed=seed)
+    gold = [example.reference for example in examples]
+    annotated = {ent.label_ for doc in gold for ent in doc.ents}
+    if annotated.isdisjoint(labels or annotated):
+        among = f" of the labels {', '.join(labels)}" if labels else ""
+        has = ", ".join(sorted(annotated)) or "none"
+        raise ValueError(Errors.E092.format(path=data_path, among=among, has=has))
+    known = None if train is None else mentions(read_docs(train, nlp.vocab))
+    data = fingerprint(gold, labels)
+    if compare is not None:
+        if compare.endswith(".json"):
+            other = _read_json(Path(compare))
+        else:
+            other, _ = evaluate(
+                compare,
+                data_path,
+                labels=labels,
+                spans_key=spans_key,
+                gold_preproc=gold_preproc,
+                limit=limit,
+                seed=seed,
+            )
+        check_comparable(other, data, compare)
+
+    run = predict(nlp, examples, pipeline)
+    docs = [doc_spans(example, labels, spans_key) for example in run.examples]
+    if not any(doc.predicted for doc in docs) and not _has_ner(nlp):
+        raise ValueError(Errors.E093.format(pipeline=pipeline, pipes=", ".join(nlp.pipe_names) or "none"))
+    figures = measure(docs, known, seed=seed)
+    result = {
+        "pipeline": pipeline,
+        "overrides": dict(overrides or {}),
+        "data": str(data_path),
+        "labels": labels and sorted(labels),
+        "fingerprint": data,
+        "version": __version__,
+        "own_tokens": gold_preproc or all(doc.has_unknown_spaces for doc in gold),
+        "spacy": run.scores,
+        "speed": run.speed,
+        "warnings": _label_warnings(figures["strict"]["labels"]),
+        **figures,
+    }
+    if compare is not None:
+        result["warnings"] += [f"{compare}: {warning}" for warning in other.get("warnings", [])]
+        result["comparison"] = {"other": compare, **compare_results(result, other, seed=seed)}
+    return result, docs
+
+
+def _has_ner(nlp: "Language") -> bool:
+    """Whether a component says that it sets entities."""
+    return any("doc.ents" in nlp.get_pipe_meta(name).assigns for name in nlp.pipe_names)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except (ValueError, OSError) as error:
+        raise ValueError(Errors.E096.format(path=path)) from error
+
+
+def _label_warnings(totals: Mapping[str, Any]) -> list[str]:
+    """Say which labels of gold docs and pipeline do not meet, by the strict scores of each label."""
+    gold = [label for label, each in totals.items() if each["gold"]]
+    found = []
+    for label, each in totals.items():
+        if not each["gold"]:
+            twin = next((other for other in gold if other.lower() == label.lower()), None)
+            message = Warnings.W090 if twin else Warnings.W091
+            found.append(message.format(label=label, n=each["predicted"], gold=",".join(gold), twin=twin))
+    return found
+
+
+def _show(result: "Result") -> None:
+    from wasabi import msg
+
+    from ..evaluation.tables import tables
+
+    for table in tables(result):
+        aligns = tuple("l" if i in table.left else "r" for i in range(len(table.header)))
+        msg.table(table.rows, header=table.header, title=table.title, aligns=aligns, divider=True, max_col=80)
+        if table.note:
+            msg.text(table.note)
+    speed = result["speed"]
+    memory = "" if speed["peak_memory"] is None else f", at most {speed['peak_memory'] / 1e9:.2f} GB of memory"
+    msg.text(
+        f"{speed['documents']} documents in {speed['seconds']:.1f} s: {speed['documents_per_second']:.2f} "
+        f"documents a second, {speed['words_per_second']:.0f} words a second{memory}"
+    )
+    for warning in result["warnings"]:
+        msg.warn(warning)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    from wasabi import msg
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # in the same folder: replacing is atomic there
+    try:
+        temporary.write_text(text, encoding="utf8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    msg.good(f"Wrote {path}")

@@ -1,0 +1,95 @@
+"""Gold and predicted entities of a doc as character spans, which do not depend on anyone's tokens."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from spacy.tokens import Doc
+from spacy.training import Example
+
+from ..errors import Errors
+from ..requests import TokenSpan
+
+
+class CharSpan(NamedTuple):
+    """A labelled span of a text's characters, [start, end)."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True)
+class DocSpans:
+    """What is judged of one doc.
+
+    text: The doc's text.
+    gold, predicted: The entities, in order; neither overlap among themselves.
+    misaligned: How many predictions do not fall on boundaries of gold tokens. They are judged like all others.
+    unannotated: How many predictions were left out because they touch tokens without gold annotation.
+    votes: The vote of each candidate span, in tokens of the predicted doc. None: the pipeline does not vote.
+    chars: The character span of each candidate that is judged.
+    """
+
+    text: str
+    gold: tuple[CharSpan, ...]
+    predicted: tuple[CharSpan, ...]
+    misaligned: int = 0
+    unannotated: int = 0
+    votes: Mapping[TokenSpan, float] | None = None
+    chars: Mapping[TokenSpan, CharSpan] = field(default_factory=dict)
+
+
+def gold_spans(doc: Doc, labels: Collection[str] | None = None) -> tuple[CharSpan, ...]:
+    """Give the entities of a doc as character spans.
+
+    labels: Take only these labels. None: all.
+    """
+    return tuple(
+        CharSpan(ent.start_char, ent.end_char, ent.label_)
+        for ent in doc.ents
+        if labels is None or ent.label_ in labels
+    )
+
+
+def doc_spans(example: Example, labels: Collection[str] | None = None, spans_key: str = "nerllama") -> DocSpans:
+    """Take the spans of a predicted doc and its gold doc.
+
+    As in spaCy's scorer, a prediction that touches a token whose entity annotation is missing is neither right
+    nor wrong.
+
+    example: The two docs.
+    labels: Judge only these labels. None: all.
+    spans_key: The group in `doc.spans` that holds the candidates, their votes in attrs["scores"].
+    RAISES: ValueError if the docs have different texts.
+    """
+    gold, predicted = example.reference, example.predicted
+    if gold.text != predicted.text:
+        raise ValueError(Errors.E094.format(text=gold.text[:60]))
+    unknown = [(token.idx, token.idx + len(token)) for token in gold if not token.ent_iob]
+
+    def is_annotated(span: CharSpan) -> bool:
+        return not any(span.start < end and start < span.end for start, end in unknown)
+
+    found = gold_spans(predicted, labels)
+    judged = tuple(filter(is_annotated, found))
+    votes: dict[TokenSpan, float] | None = None
+    chars: dict[TokenSpan, CharSpan] = {}
+    group = predicted.spans.get(spans_key)
+    if group is not None and "scores" in group.attrs:
+        votes = {}
+        for span, vote in zip(group, group.attrs["scores"], strict=True):
+            candidate = TokenSpan(span.start, span.end, span.label_)
+            votes[candidate] = float(vote)
+            place = CharSpan(span.start_char, span.end_char, span.label_)
+            if (labels is None or span.label_ in labels) and is_annotated(place):
+                chars[candidate] = place
+    return DocSpans(
+        gold.text,
+        gold_spans(gold, labels),
+        judged,
+        misaligned=sum(gold.char_span(span.start, span.end) is None for span in judged),
+        unannotated=len(found) - len(judged),
+        votes=votes,
+        chars=chars,
+    )
