@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from spacy.language import Language
@@ -134,7 +134,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Give the report as JSON has it: its attributes, counters as objects."""
-        return asdict(self)
+        return {name: dict(count) if isinstance(count, Counter) else count for name, count in vars(self).items()}
 
 
 def join_passages(parts: Iterable[tuple[str, int, str]]) -> tuple[str, tuple[Passage, ...]]:
