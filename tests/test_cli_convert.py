@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import typer
 from spacy.tokens import Doc, DocBin
 from typer.testing import CliRunner
 
+import spacy_nerllama.tokenizer  # noqa: F401 (registers it where the package is not installed)
 from spacy_nerllama.cli.convert import convert, convert_cli, parse_labels
 from spacy_nerllama.corpora import read_corpus
 
@@ -79,6 +81,52 @@ def test_bare_iob_tags_get_the_label(tmp_path: Path) -> None:
     path.write_text("Rare\tO\nataxia\tB\n", encoding="utf-8")
     assert run(path, tmp_path / "a.spacy", "-f", "iob", "--label", "DISEASE")[0] == 0
     assert [e.label_ for e in read(tmp_path / "a.spacy")[0].ents] == ["DISEASE"]
+
+
+def test_the_format_is_recognised_and_the_report_written(corpus: Path, tmp_path: Path) -> None:
+    corpus.write_text(PUBTATOR + "\n3|t|Ataxia, ataxia.\n" + "3\t0\t6\tAtaxia\tDisease\n" * 2, encoding="utf-8")
+    report = tmp_path / "metrics" / "report.json"
+    code, printed = run(corpus, tmp_path / "a.spacy", "--report", report)
+    assert code == 0
+    counts = json.loads(report.read_text("utf8"))
+    assert counts["mentions"] == {"Chemical": 1, "Disease": 2, "Gene": 1}
+    assert (counts["documents"], counts["duplicate_ids"], counts["duplicates"], counts["snapped"]) == (4, 1, 1, 1)
+    assert "given twice, kept once 1" in printed
+    assert "id that was there before 1" in printed
+
+
+def test_sentences_become_docs(corpus: Path, tmp_path: Path) -> None:
+    assert run(corpus, tmp_path / "a.spacy", "--split-sentences")[0] == 0
+    docs = read(tmp_path / "a.spacy")
+    assert [doc.text for doc in docs] == ["Aspirin for migraine. ", "It helped.", "KCNH2x carriers", "None"]
+    assert [doc.user_data["nerllama_id"] for doc in docs] == ["1", "1", "2", "3"]
+    assert [doc.user_data.get("nerllama_offset") for doc in docs] == [0, 22, None, None]
+
+
+def test_the_tokenizer_for_biomedical_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.mark"
+    path.write_text("A <mark>p16</mark>(INK4A) carrier.\n", encoding="utf-8")
+    for tokenizer, snapped in (("spacy", 1), ("bio", 0)):
+        code, printed = run(path, tmp_path / "a.spacy", "--label", "GENE", "--tokenizer", tokenizer)
+        assert code == 0
+        assert f"snapped {snapped}" in printed
+
+
+def test_what_an_annotator_did_not_accept_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "Yes."}\n{"text": "No.", "answer": "reject"}\n', encoding="utf-8")
+    code, printed = run(path, tmp_path / "a.spacy")
+    assert code == 0
+    assert "left out, answer reject 1" in printed
+    assert [doc.text for doc in read(tmp_path / "a.spacy")] == ["Yes."]
+
+
+def test_columns_of_an_iob_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.conll"
+    path.write_text("1 Ataxia B-D x\n", encoding="utf-8")
+    options = ["-f", "iob", "--separator", "space", "--token-column", 2, "--tag-column", -2]
+    assert run(path, tmp_path / "a.spacy", *options)[0] == 0
+    assert [(e.text, e.label_) for e in read(tmp_path / "a.spacy")[0].ents] == [("Ataxia", "D")]
 
 
 def test_skipping_every_mention_is_said(corpus: Path, tmp_path: Path) -> None:

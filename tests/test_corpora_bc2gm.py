@@ -35,8 +35,9 @@ def test_the_mentions_may_lie_elsewhere(tmp_path: Path) -> None:
         list(read_bc2gm(path))
 
 
-def test_offsets_that_hold_more_than_the_mention_are_corrected_and_counted(tmp_path: Path) -> None:
-    *_, third = read_bc2gm(write(tmp_path, SENTENCES, "S3|10 22|Gal11 protein\n"))
+@pytest.mark.parametrize("offsets", ["10 22", "12 23", "9 20"])
+def test_offsets_that_miss_the_mention_by_little_are_corrected_and_counted(tmp_path: Path, offsets: str) -> None:
+    *_, third = read_bc2gm(write(tmp_path, SENTENCES, f"S3|{offsets}|Gal11 protein\n"))
     assert third.mentions == (Mention(13, 26, "GENE", "Gal11 protein"),)
     assert third.corrected == 1
 
@@ -44,7 +45,7 @@ def test_offsets_that_hold_more_than_the_mention_are_corrected_and_counted(tmp_p
 @pytest.mark.parametrize(
     ("sentences", "mentions", "message"),
     [
-        (SENTENCES, "S1|3 7|KCNH2\nS1|12 16|SCN5A\n", r"NL102.*eval, line 2.*SCN5A"),  # off by one
+        (SENTENCES, "S1|3 7|KCNH2\nS1|16 20|SCN5A\n", r"NL102.*eval, line 2.*SCN5A"),  # behind the mention
         (SENTENCES, "S1|3 70|KCNH2\n", r"NL102.*eval, line 1"),  # behind the end
         (SENTENCES, "S1|7 3|KCNH2\n", r"NL102.*eval, line 1"),
         (SENTENCES, "S3|6 22|Gal\n", r"NL102.*eval, line 1"),  # twice within the offsets

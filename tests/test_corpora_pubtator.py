@@ -58,6 +58,12 @@ def test_padding_around_a_mention_that_its_offsets_leave_out_is_not_its_text(tmp
     assert document.mentions == (Mention(3, 9, "Disease", "ataxia"),)
 
 
+def test_offsets_that_miss_the_mention_by_little_are_corrected_and_counted(tmp_path: Path) -> None:
+    (document,) = read_pubtator(write(tmp_path, "1|t|An ataxia here\n1\t4\t10\tataxia\tDisease\n"))
+    assert document.mentions == (Mention(3, 9, "Disease", "ataxia"),)
+    assert document.corrected == 1
+
+
 HEAD = "1|t|Ataxia is rare.\n1|a|Very.\n"
 
 
@@ -74,7 +80,7 @@ HEAD = "1|t|Ataxia is rare.\n1|a|Very.\n"
         (HEAD + "2\t0\t6\tAtaxia\tDisease\n", 3, "NL103"),  # another document's
         ("1|a|No title.\n", 1, "NL103"),
         ("\n\n1\t0\t6\tAtaxia\tDisease\n", 3, "NL103"),
-        (HEAD + "1\t1\t7\tAtaxia\tDisease\n", 3, "NL102"),  # offsets off by one
+        (HEAD + "1\t7\t13\tAtaxia\tDisease\n", 3, "NL102"),  # another word
         (HEAD + "1\t0\t6\tataxia\tDisease\n", 3, "NL102"),
         (HEAD + "1\t90\t96\tAtaxia\tDisease\n", 3, "NL102"),  # behind the end
         (HEAD + "1\t-15\t-9\tAtaxia\tDisease\n", 3, "NL101"),  # Python would count from the end

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import Errors
-from .documents import Document, Mention, check_mention
+from .documents import Annotations, Document
 from .files import numbered_lines
 
 LABEL = "GENE"
@@ -15,9 +15,6 @@ _Row = tuple[int, int, int, str]  # line number, first and last character withou
 
 def read_bc2gm(path: str | Path, eval_path: str | Path | None = None) -> Iterator[Document]:
     """Stream the sentences of a BioCreative II file (`ID sentence` on each line), one document a sentence.
-
-    Where offsets take in the mention once and more than it, as one line of BC2GM's train split does, the
-    mention's text is believed, and counted as corrected.
 
     path: The sentences, for example `train.in`.
     eval_path: The mentions, `ID|first last|mention` on each line; both offsets are inclusive and do not count
@@ -38,10 +35,11 @@ def read_bc2gm(path: str | Path, eval_path: str | Path | None = None) -> Iterato
         if not text.strip() or id_ in seen:
             raise ValueError(Errors.E104.format(path=path, line=number, content=line[:80]))
         seen.add(id_)
-        pairs = [_mention(text, row, eval_path) for row in rows.pop(id_, [])]
-        mentions = tuple(mention for mention, _ in pairs)
-        corrected = sum(narrowed for _, narrowed in pairs)
-        yield Document(id_, text, mentions, is_sentence=True, corrected=corrected)
+        found = Annotations(text)
+        for row_number, first, last, mention in rows.pop(id_, []):
+            place = character_span(text, first, last) or (-1, -1)
+            found.add([place], LABEL, mention, f"{eval_path}, line {row_number}")
+        yield found.document(id_, is_sentence=True)
     for id_, (row, *_) in rows.items():
         raise ValueError(Errors.E106.format(path=eval_path, line=row[0], id=id_, sentences=path))
 
@@ -67,15 +65,3 @@ def _read_rows(path: Path) -> dict[str, list[_Row]]:
             raise ValueError(Errors.E107.format(path=path, line=number, content=line[:80]))
         rows.setdefault(match[1], []).append((number, int(match[2]), int(match[3]), match[4]))
     return rows
-
-
-def _mention(text: str, row: _Row, path: Path) -> tuple[Mention, bool]:
-    """Make a mention of its row, and say whether its offsets had to be narrowed to its text."""
-    number, first, last, mention = row
-    start, end = character_span(text, first, last) or (-1, -1)
-    found = text[max(start, 0) : max(end, 0)]
-    narrowed = found != mention and bool(mention) and found.count(mention) == 1
-    if narrowed:
-        start += found.index(mention)
-        end = start + len(mention)
-    return check_mention(text, start, end, LABEL, mention, f"{path}, line {number}"), narrowed

@@ -10,7 +10,7 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 from ..errors import Errors
-from .documents import Document, Mention, Passage, check_mention, contiguous, in_text, join_passages
+from .documents import Annotations, Document, Passage, join_passages
 from .files import as_offset, is_text, replacing, stream_json
 
 _CHUNK = 1 << 16  # bytes
@@ -95,29 +95,20 @@ def _document(fields: Any, path: Path, line: int, label: str | None) -> Document
             for sentence in sentences:
                 annotations += [(len(parts) - 1, a) for a in _list(sentence, "annotations", place)]
     annotations += [(None, annotation) for annotation in _list(fields, "annotations", where)]
-    text, passages = join_passages(parts)
-    mentions, discontinuous, unplaced = list[Mention](), 0, 0
+    found = Annotations(*join_passages(parts))
     for own, annotation in annotations:
         place = f"{where}, annotation {annotation.get('id')}"
-        pieces = _pieces(annotation, place)
-        if not pieces:
-            unplaced += 1
-            continue
-        name = _infon(annotation, "type") or label
-        if name is None:
+        pieces, given, name = (
+            _pieces(annotation, place),
+            annotation.get("text"),
+            _infon(annotation, "type") or label,
+        )
+        if pieces and name is None:
             raise ValueError(Errors.E109.format(where=place, tag="without an infon `type`"))
-        given = annotation.get("text")
-        if not is_text(given):
+        if pieces and not is_text(given):
             raise _broken(place, "a text")
-        pieces = in_text(pieces, passages if own is None else [passages[own], *passages])
-        whole = contiguous(text, pieces)
-        if whole is None:
-            discontinuous += 1
-        else:
-            mentions.append(check_mention(text, *whole, name, given, place))
-    return Document(
-        str(id_), text, tuple(mentions), passages=passages, discontinuous=discontinuous, unplaced=unplaced
-    )
+        found.add(pieces, name or "", given or "", place, None if own is None else found.passages[own])
+    return found.document(str(id_))
 
 
 def _list(fields: Any, key: str, where: str) -> list[Any]:
@@ -141,7 +132,7 @@ def _pieces(annotation: dict[str, Any], where: str) -> list[tuple[int, int]]:
         if start < 0 or length < 0:
             raise _broken(where, "locations with offset and length")
         pieces.append((start, start + length))
-    return sorted(pieces)
+    return pieces
 
 
 def _broken(where: str, expected: str) -> ValueError:

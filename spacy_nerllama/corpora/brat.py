@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import Errors
-from .documents import Document, Mention, check_mention, contiguous
+from .documents import Annotations, Document, Mention
 from .files import numbered_lines, read_text, replacing
 
 _TEXT_BOUND = re.compile(r"T[^\t]*\t(\S+) (\d{1,9} \d{1,9}(?:;\d{1,9} \d{1,9})*)\t(.*)", re.DOTALL)
-_OTHER = re.compile(r"[REAMN#*]")
+_OTHER = re.compile(r"[REAMN]\d\S*\t|[#*]")
 _UNSAFE = re.compile(r"[^\w.+-]|^\.")
 
 
@@ -25,7 +25,7 @@ def read_brat(path: str | Path) -> Iterator[Document]:
         FileNotFoundError for annotations without their text.
     """
     path = Path(path)
-    annotations = sorted(path.glob("*.ann")) if path.is_dir() else [path.with_suffix(".ann")]
+    annotations = sorted(path.glob("*.ann"), key=lambda p: p.stem) if path.is_dir() else [path.with_suffix(".ann")]
     for annotation in annotations:
         text = annotation.with_suffix(".txt")
         for needed in (annotation, text):
@@ -59,20 +59,16 @@ def write_brat(documents: Iterable[Document], path: str | Path) -> None:
 
 
 def _document(path: Path, text: str) -> Document:
-    mentions, discontinuous = list[Mention](), 0
+    found = Annotations(text)
     for number, line in numbered_lines(path):
         if not line.strip() or _OTHER.match(line):
             continue
         match = _TEXT_BOUND.fullmatch(line)
         if match is None:
             raise ValueError(Errors.E120.format(path=path, line=number, content=line[:80]))
-        pieces = sorted((int(start), int(end)) for start, end in map(str.split, match[2].split(";")))
-        whole = contiguous(text, pieces)
-        if whole is None:
-            discontinuous += 1
-        else:
-            mentions.append(check_mention(text, *whole, match[1], match[3], f"{path}, line {number}"))
-    return Document(path.stem, text, tuple(mentions), discontinuous=discontinuous)
+        pieces = [(int(start), int(end)) for start, end in map(str.split, match[2].split(";"))]
+        found.add(pieces, match[1], match[3], f"{path}, line {number}")
+    return found.document(path.stem)
 
 
 def _line(number: int, mention: Mention) -> str:

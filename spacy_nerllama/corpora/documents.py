@@ -1,8 +1,9 @@
 """What every corpus reader gives and every writer takes: documents with mentions; and spaCy `Doc`s of them."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from spacy.language import Language
@@ -13,7 +14,7 @@ from ..errors import Errors
 from ..sentences import sentence_starts
 
 Misaligned = Literal["snap", "drop"]
-Pieces = Sequence[tuple[int, int]]  # one or several [start, end) of a mention, in order
+Pieces = Sequence[tuple[int, int]]  # [start, end) of a mention, several if it is discontinuous
 
 # Keys of `Doc.user_data`: the document's id, its passages, and where in the document a sentence's doc begins.
 ID, PASSAGES, OFFSET = "nerllama_id", "nerllama_passages", "nerllama_offset"
@@ -50,7 +51,7 @@ class Document:
     words: The tokens of a tokenised corpus, which single spaces join to `text`. None for natural text.
     is_sentence: Whether the corpus gives one sentence a document, which is then never cut.
     passages: The parts of the text that the corpus names, in order; no sentence goes on from one to the next.
-    corrected: How many mentions were believed against their offsets (see the reader).
+    corrected: How many mentions were believed against their offsets (see `Annotations`).
     discontinuous: How many mentions in several pieces the reader left out.
     unplaced: How many annotations without a place in the text the reader left out.
     answer: What the annotator said to the document as a whole: "accept", "reject" or "ignore".
@@ -77,7 +78,7 @@ class Report:
     duplicate_ids: Documents whose id an earlier one has.
     not_accepted: Documents left out because their answer was not "accept", by their answer.
     mentions: The entities that were set, by their label in the docs.
-    corrected: Mentions whose offsets the reader corrected by their text.
+    corrected: Mentions whose offsets were corrected by their text.
     snapped, dropped: Mentions that did not fall on token boundaries and were widened to tokens or left out.
     nested, overlapping: Mentions left out because they lie in a longer one that was kept, or across it; by
         both labels ("Disease in Chemical"). Of mentions of the same length the first is kept.
@@ -133,30 +134,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Give the report as JSON has it: its attributes, counters as objects."""
-        return asdict(self)
-
-
-def check_mention(text: str, start: int, end: int, label: str, mention: str, where: str) -> Mention:
-    """Make a mention if its offsets give its text; white space may differ, as formats of lines must change it.
-
-    where: File and line, for the message.
-    RAISES: ValueError if the offsets give another text, or none.
-    """
-    found = text[start:end] if 0 <= start < end <= len(text) else None
-    if found is None or not found.strip() or found.split() != mention.split():
-        raise ValueError(Errors.E102.format(where=where, start=start, end=end, mention=mention, found=found))
-    return Mention(start, end, label, found)
-
-
-def contiguous(text: str, pieces: Pieces) -> tuple[int, int] | None:
-    """Give the characters [start, end) of a mention in one piece, or in several with nothing but space between.
-
-    RETURNS: None if there is text between the pieces: the mention is discontinuous.
-    """
-    for (_, end), (start, _) in zip(pieces, pieces[1:], strict=False):
-        if text[end:start].strip():
-            return None
-    return pieces[0][0], max(end for _, end in pieces)
+        return {name: dict(count) if isinstance(count, Counter) else count for name, count in vars(self).items()}
 
 
 def join_passages(parts: Iterable[tuple[str, int, str]]) -> tuple[str, tuple[Passage, ...]]:
@@ -173,16 +151,75 @@ def join_passages(parts: Iterable[tuple[str, int, str]]) -> tuple[str, tuple[Pas
     return " ".join(texts), tuple(passages)
 
 
-def in_text(pieces: Pieces, passages: Sequence[Passage]) -> list[tuple[int, int]]:
-    """Turn the offsets of a corpus file into those of the document's text.
+class Annotations:
+    """The mentions of a document, while a reader adds what it finds.
 
-    passages: Where the pieces may lie, most likely first; if they lie in none, the first is believed.
+    text, passages: The document's.
     """
-    first, last = pieces[0][0], pieces[-1][1]
-    holds = (p for p in passages if p.offset <= first and last <= p.offset + p.end - p.start)
-    passage = next(holds, passages[0] if passages else Passage(0, 0, 0, ""))
-    shift = passage.start - passage.offset
-    return [(start + shift, end + shift) for start, end in pieces]
+
+    def __init__(self, text: str, passages: Sequence[Passage] = ()) -> None:
+        self.text, self.passages = text, tuple(passages)
+        self.mentions = list[Mention]()
+        self.corrected = self.discontinuous = self.unplaced = 0
+
+    def add(self, pieces: Pieces, label: str, mention: str, where: str, passage: Passage | None = None) -> None:
+        """Add a mention, if it is in one piece.
+
+        Several pieces with nothing but white space between them are one, and white space in the mention may
+        differ from that in the text, as formats of lines must change it. Where offsets miss the mention, but it
+        is there just once in or across them, its text is believed, and it is counted as corrected.
+
+        pieces: Where it is: characters [start, end) as the corpus file counts them; none counts as unplaced.
+        mention: What the file gives as its text.
+        where: File and line, for the message.
+        passage: The passage that the file has it in, if it says so.
+        RAISES: ValueError if the offsets give another text, or none.
+        """
+        if not pieces:
+            self.unplaced += 1
+            return
+        pieces = self._in_text(sorted(pieces), passage)
+        start, end = pieces[0][0], max(end for _, end in pieces)
+        if any(self.text[i:j].strip() for (_, i), (j, _) in zip(pieces, pieces[1:], strict=False)):
+            self.discontinuous += 1
+            return
+        found = self.text[start:end] if 0 <= start < end <= len(self.text) else None
+        if found is None or found.split() != mention.split() or not mention.strip():
+            places = self._places(mention, start, end) if found else []
+            if len(places) != 1:
+                message = Errors.E102.format(where=where, start=start, end=end, mention=mention, found=found)
+                raise ValueError(message)
+            start, end = places[0]
+            self.corrected += 1
+        self.mentions.append(Mention(start, end, label, self.text[start:end]))
+
+    def document(self, id_: str, is_sentence: bool = False) -> Document:
+        """Make the document."""
+        return Document(
+            id_,
+            self.text,
+            tuple(self.mentions),
+            is_sentence=is_sentence,
+            passages=self.passages,
+            corrected=self.corrected,
+            discontinuous=self.discontinuous,
+            unplaced=self.unplaced,
+        )
+
+    def _in_text(self, pieces: Pieces, passage: Passage | None) -> Pieces:
+        """Turn offsets of the corpus file into those of the text, by the passage in which they lie."""
+        first, last = pieces[0][0], pieces[-1][1]
+        candidates = [*([passage] if passage else []), *self.passages, Passage(0, 0, 0, "")]
+        holds = (p for p in candidates if p.offset <= first and last <= p.offset + p.end - p.start)
+        found = next(holds, candidates[0])
+        shift = found.start - found.offset
+        return [(start + shift, end + shift) for start, end in pieces]
+
+    def _places(self, mention: str, start: int, end: int) -> list[tuple[int, int]]:
+        """Find where the mention's text is in or across the characters [start, end)."""
+        pattern = re.compile(r"\s+".join(map(re.escape, mention.split())) or r"(?!)")
+        near = pattern.finditer(self.text, max(0, start - len(mention)), end + len(mention))
+        return [match.span() for match in near if match.start() < end and start < match.end()]
 
 
 def to_doc(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Errors
-from .documents import Document, Mention, check_mention, contiguous, in_text, join_passages
+from .documents import Annotations, Document, join_passages
 from .files import as_offset, is_text
 from .iob import parse_tag, tagged_sentence
 
@@ -96,20 +96,12 @@ def _from_kb(row: dict[str, Any], label: str | None, where: str) -> Document:
         ]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise ValueError(Errors.E117.format(where=where, expected="passages and entities of BigBIO")) from None
-    text, passages = join_passages(parts)
-    mentions, discontinuous, unplaced = list[Mention](), 0, 0
+    found = Annotations(*join_passages(parts))
     for name, pieces, given in entities:
-        whole = contiguous(text, pieces := in_text(sorted(pieces), passages)) if pieces else None
         if not name:
             raise ValueError(Errors.E109.format(where=where, tag=given))
-        if whole is None:
-            unplaced += not pieces
-            discontinuous += bool(pieces)
-        else:
-            mentions.append(check_mention(text, *whole, name, given, where))
-    return Document(
-        str(id_), text, tuple(mentions), passages=passages, discontinuous=discontinuous, unplaced=unplaced
-    )
+        found.add(pieces, name, given, where)
+    return found.document(str(id_))
 
 
 def _from_tags(

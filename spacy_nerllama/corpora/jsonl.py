@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import Errors
-from .documents import Document, Mention, check_mention
+from .documents import Annotations, Document
 from .files import as_offset, is_text, numbered_lines, parse_json, replacing
 
 ANSWERS = ("accept", "reject", "ignore")
@@ -51,16 +52,14 @@ def _document(fields: Any, id_: str, label: str | None, where: str) -> Document:
         raise ValueError(Errors.E117.format(where=where, expected=f"an answer of {', '.join(ANSWERS)}"))
     if not isinstance(spans or [], list):
         raise ValueError(Errors.E117.format(where=where, expected="a list of spans"))
-    mentions = tuple(_mention(fields["text"], span, label, where) for span in spans or [])
-    return Document(id_, fields["text"], mentions, answer=answer)
-
-
-def _mention(text: str, span: Any, label: str | None, where: str) -> Mention:
-    if not isinstance(span, dict):
-        raise ValueError(Errors.E117.format(where=where, expected="spans that are objects"))
-    start, end, name = as_offset(span.get("start")), as_offset(span.get("end")), span.get("label") or label
-    if name is None:
-        raise ValueError(Errors.E109.format(where=where, tag=f"{start} to {end}"))
-    if start < 0 or end < 0 or not is_text(name):
-        raise ValueError(Errors.E117.format(where=where, expected="spans with start, end and label"))
-    return check_mention(text, start, end, name, text[start:end], where)
+    found = Annotations(fields["text"])
+    for span in spans or []:
+        if not isinstance(span, dict):
+            raise ValueError(Errors.E117.format(where=where, expected="spans that are objects"))
+        start, end, name = as_offset(span.get("start")), as_offset(span.get("end")), span.get("label") or label
+        if name is None:
+            raise ValueError(Errors.E109.format(where=where, tag=f"{start} to {end}"))
+        if start < 0 or end < 0 or not is_text(name):
+            raise ValueError(Errors.E117.format(where=where, expected="spans with start, end and label"))
+        found.add([(start, end)], name, found.text[start:end], where)
+    return replace(found.document(id_), answer=answer)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import Errors
-from .documents import Document, Mention, check_mention, join_passages
+from .documents import Annotations, Document, join_passages
 from .files import as_offset, numbered_lines, replacing
 
 TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
@@ -71,14 +71,11 @@ def _document(path: Path, id_: str, title: str, abstract: str | None, rows: list
     parts = [("title", 0, title)]
     if abstract:
         parts.append(("abstract", len(title) + 1, abstract))
-    text, passages = join_passages(parts)
-    mentions = tuple(_mention(text, path, number, fields) for number, fields in rows)
-    return Document(id_, text, mentions, passages=passages)
-
-
-def _mention(text: str, path: Path, number: int, fields: list[str]) -> Mention:
-    start, end = as_offset(fields[1]), as_offset(fields[2])
-    label = fields[4].strip() if len(fields) > 4 else ""
-    if not label or start < 0 or end < 0:
-        raise ValueError(Errors.E101.format(path=path, line=number, content="\t".join(fields)[:80]))
-    return check_mention(text, start, end, label, fields[3], f"{path}, line {number}")
+    found = Annotations(*join_passages(parts))
+    for number, fields in rows:
+        start, end = as_offset(fields[1]), as_offset(fields[2])
+        label = fields[4].strip() if len(fields) > 4 else ""
+        if not label or start < 0 or end < 0:
+            raise ValueError(Errors.E101.format(path=path, line=number, content="\t".join(fields)[:80]))
+        found.add([(start, end)], label, fields[3], f"{path}, line {number}")
+    return found.document(id_)
