@@ -13,7 +13,7 @@ from .evaluate import evaluate_cli
 from .finetune import finetune_cli
 from .instruct import instruct_cli
 
-HELP = "Named entity recognition with Llama models: from corpora to a fine-tuned, scored pipeline, and to annotations."
+HELP = "Named entity recognition with Llama models: from corpora to a scored pipeline, and from texts to entities."
 # Overrides of a config (--section.key value) are parsed by the commands themselves, as in `spacy train`.
 OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 
