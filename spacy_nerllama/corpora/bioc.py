@@ -11,9 +11,10 @@ from xml.sax.saxutils import escape
 
 from ..errors import Errors
 from .documents import Annotations, Document, Passage, join_passages
-from .files import as_offset, is_text, replacing, stream_json
+from .files import as_id, as_offset, is_text, replacing, stream_json
 
 _CHUNK = 1 << 16  # bytes
+_LISTS = ("documents", "PubTator3")  # what PubTator 3 wraps around its documents
 _MAX_DEPTH = 32  # BioC needs 7
 # What XML 1.0 cannot hold; and a carriage return, which parsers turn into a line feed unless it is escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -36,10 +37,9 @@ def read_bioc(path: str | Path, label: str | None = None) -> Iterator[Document]:
     path = Path(path)
     with path.open("rb") as file:
         head = file.read(_CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
-    documents = stream_json(path, "documents") if head[:1] in (b"{", b"[") else _stream_xml(path)
+    documents = stream_json(path, _LISTS) if head[:1] in (b"{", b"[") else _stream_xml(path)
     for line, fields in documents:
-        for nested in _documents(fields):
-            yield _document(nested, path, line, label)
+        yield _document(fields, path, line, label)
 
 
 def write_bioc(documents: Iterable[Document], path: str | Path) -> None:
@@ -67,17 +67,11 @@ def write_bioc(documents: Iterable[Document], path: str | Path) -> None:
         file.write("\n]}\n" if as_json else "</collection>\n")
 
 
-def _documents(fields: Any) -> list[Any]:
-    """Unpack what PubTator 3 wraps around its documents."""
-    wrapped = fields.get("PubTator3") if isinstance(fields, dict) else None
-    return wrapped if isinstance(wrapped, list) else [fields]
-
-
 def _document(fields: Any, path: Path, line: int, label: str | None) -> Document:
     """Make a document of what JSON has for one; `_as_json` gives XML the same form."""
     where = f"{path}, document from line {line}"
-    id_ = fields.get("id") if isinstance(fields, dict) else None
-    if not (isinstance(id_, int) or (is_text(id_) and id_)):
+    id_ = as_id(fields.get("id")) if isinstance(fields, dict) else None
+    if id_ is None:
         raise _broken(where, "an id")
     where = f"{path}, document {id_} (from line {line})"
     parts, annotations = list[tuple[str, int, str]](), list[tuple[int | None, Any]]()
@@ -104,11 +98,11 @@ def _document(fields: Any, path: Path, line: int, label: str | None) -> Document
             _infon(annotation, "type") or label,
         )
         if pieces and name is None:
-            raise ValueError(Errors.E109.format(where=place, tag="without an infon `type`"))
+            raise ValueError(Errors.E109.format(where=place, tag=repr(given)))
         if pieces and not is_text(given):
             raise _broken(place, "a text")
         found.add(pieces, name or "", given or "", place, None if own is None else found.passages[own])
-    return found.document(str(id_))
+    return found.document(id_)
 
 
 def _list(fields: Any, key: str, where: str) -> list[Any]:

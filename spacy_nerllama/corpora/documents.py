@@ -365,8 +365,8 @@ def _set_sentences(doc: Doc, document: Document, report: Report) -> None:
         text = document.text
         begins = {p.start for p in document.passages if text[p.start : p.end].strip() and text[: p.start].strip()}
         starts = {*sentence_starts(doc), *(token.i for token in doc if token.idx in begins)}
-    inside = {i for entity in doc.ents for i in range(entity.start + 1, entity.end)}
+    kept = starts - {i for entity in doc.ents for i in range(entity.start + 1, entity.end)}
     for token in doc:
-        token.is_sent_start = token.i in starts - inside
-    report.sentences += len(starts - inside)
-    report.cut_boundaries += len(starts & inside)
+        token.is_sent_start = token.i in kept
+    report.sentences += len(kept)
+    report.cut_boundaries += len(starts) - len(kept)

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeGuard
@@ -51,6 +51,11 @@ def is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and not _SURROGATE.search(value)
 
 
+def as_id(value: object) -> str | None:
+    """Read an identifier, a string or a number; None if it is none."""
+    return str(value) if (isinstance(value, int) or is_text(value)) and value != "" else None
+
+
 def as_offset(value: object) -> int:
     """Read an offset, given as a number or as its digits.
 
@@ -72,11 +77,11 @@ def parse_json(line: str, path: Path, number: int) -> Any:
         raise ValueError(Errors.E115.format(path=path, line=number, reason=error)) from None
 
 
-def stream_json(path: Path, array: str) -> Iterator[tuple[int, Any]]:
+def stream_json(path: Path, arrays: Collection[str]) -> Iterator[tuple[int, Any]]:
     """Stream the values of a JSON file of any size.
 
     path: One JSON value, or several (JSON lines).
-    array: A list at the top, or under this key of an object at the top, is given element by element.
+    arrays: A list at the top, or under one of these keys of an object at the top, is given element by element.
     YIELDS: The line where the value begins, and the value.
     RAISES: ValueError, naming file and line, for what is not JSON or not UTF-8.
     """
@@ -86,7 +91,7 @@ def stream_json(path: Path, array: str) -> Iterator[tuple[int, Any]]:
             if first == "[":
                 yield from text.elements()
             elif first == "{":
-                yield from text.members(array)
+                yield from text.members(arrays)
             else:
                 raise text.broken("expected { or [")
 
@@ -145,7 +150,7 @@ class _Json:
             yield line, self.value()
             separator = self.expect(",]")
 
-    def members(self, array: str) -> Iterator[tuple[int, Any]]:
+    def members(self, arrays: Collection[str]) -> Iterator[tuple[int, Any]]:
         line, members, streamed = self.line, dict[str, Any](), False
         self.expect("{")
         separator = "," if self.peek() != "}" else self.expect("}")
@@ -154,7 +159,7 @@ class _Json:
                 raise self.broken("expected a key")
             key = self.value()
             self.expect(":")
-            if key == array and self.peek() == "[":
+            if key in arrays and self.peek() == "[":
                 streamed = True
                 yield from self.elements()
             else:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import Errors
 from .documents import Annotations, Document, join_passages
-from .files import as_offset, is_text
+from .files import as_id, as_offset, is_text
 from .iob import parse_tag, tagged_sentence
 
 _BARE = ("O", "B", "I")  # what 0, 1 and 2 mean where the dataset does not say
@@ -34,11 +34,11 @@ def read_hf(path: str | Path, label: str | None = None, split: str | None = None
             raise ValueError(Errors.E122.format(path=path, reason=error)) from error
         if row is None:
             return
-        where = f"{path}, row {number}"
+        where, id_ = f"{path}, row {number}", f"{Path(path).stem}-{number + 1}"
         if "passages" in row and "entities" in row:
-            yield _from_kb(row, label, where)
+            yield _from_kb(row, label, where, id_)
         elif "tokens" in row and "ner_tags" in row:
-            yield _from_tags(row, names, label, where, f"{Path(path).name}-{number + 1}")
+            yield _from_tags(row, names, label, where, id_)
         else:
             raise ValueError(Errors.E123.format(path=path, columns=", ".join(row)))
         number += 1
@@ -73,7 +73,7 @@ def _load(datasets: Any, path: str) -> Any:
         return datasets.load_dataset("parquet", data_files=path, streaming=True)
     if folder.is_dir():
         return datasets.load_dataset(path, streaming=True)
-    name, _, config = path.partition(":")
+    name, _, config = folder.as_posix().partition(":")
     return datasets.load_dataset(name, config or None, streaming=True)
 
 
@@ -84,8 +84,7 @@ def _rows(value: Any) -> list[dict[str, Any]]:
     return list(value or [])
 
 
-def _from_kb(row: dict[str, Any], label: str | None, where: str) -> Document:
-    id_ = row.get("document_id") or row.get("id")
+def _from_kb(row: dict[str, Any], label: str | None, where: str, id_: str) -> Document:
     parts = []
     try:
         for passage in _rows(row["passages"]):
@@ -101,7 +100,7 @@ def _from_kb(row: dict[str, Any], label: str | None, where: str) -> Document:
         if not name:
             raise ValueError(Errors.E109.format(where=where, tag=given))
         found.add(pieces, name, given, where)
-    return found.document(str(id_))
+    return found.document(as_id(row.get("document_id")) or as_id(row.get("id")) or id_)
 
 
 def _from_tags(
@@ -114,6 +113,4 @@ def _from_tags(
         raise ValueError(Errors.E117.format(where=where, expected="tokens that are not empty"))
     known = _BARE if names is None else names
     texts = [known[tag] if isinstance(tag, int) and 0 <= tag < len(known) else str(tag) for tag in tags]
-    given = row.get("id")
-    id_ = str(given) if isinstance(given, int) or (is_text(given) and given) else id_
-    return tagged_sentence(id_, words, [parse_tag(tag, label, where) for tag in texts])
+    return tagged_sentence(as_id(row.get("id")) or id_, words, [parse_tag(tag, label, where) for tag in texts])

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import Errors
 from .documents import Annotations, Document
-from .files import as_offset, is_text, numbered_lines, parse_json, replacing
+from .files import as_id, as_offset, is_text, numbered_lines, parse_json, replacing
 
 ANSWERS = ("accept", "reject", "ignore")
 
@@ -45,9 +45,7 @@ def write_jsonl(documents: Iterable[Document], path: str | Path) -> None:
 def _document(fields: Any, id_: str, label: str | None, where: str) -> Document:
     if not isinstance(fields, dict) or not is_text(fields.get("text")):
         raise ValueError(Errors.E117.format(where=where, expected="an object with a text"))
-    given, spans, answer = fields.get("id"), fields.get("spans"), fields.get("answer", "accept")
-    if isinstance(given, int) or (is_text(given) and given):
-        id_ = str(given)
+    spans, answer = fields.get("spans"), fields.get("answer", "accept")
     if answer not in ANSWERS:
         raise ValueError(Errors.E117.format(where=where, expected=f"an answer of {', '.join(ANSWERS)}"))
     if not isinstance(spans or [], list):
@@ -62,4 +60,4 @@ def _document(fields: Any, id_: str, label: str | None, where: str) -> Document:
         if start < 0 or end < 0 or not is_text(name):
             raise ValueError(Errors.E117.format(where=where, expected="spans with start, end and label"))
         found.add([(start, end)], name, found.text[start:end], where)
-    return replace(found.document(id_), answer=answer)
+    return replace(found.document(as_id(fields.get("id")) or id_), answer=answer)
