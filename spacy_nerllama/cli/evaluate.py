@@ -1,7 +1,6 @@
 """`python -m spacy nerllama evaluate`: a pipeline and gold docs -> scores, intervals, calibration, errors."""
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -216,13 +215,10 @@ def _show(result: "Result") -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
     from wasabi import msg
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # in the same folder: replacing is atomic there
-    try:
+    from ..corpora.files import replacing
+
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     msg.good(f"Wrote {path}")
