@@ -252,7 +252,7 @@ class NerLlama(Pipe):
         for doc in docs:
             entry = _Asked(doc)
             asked.append(entry)
-            requests = list(doc_requests(doc, labels))
+            requests = list(doc_requests(doc, labels, getattr(self.model, "answers", None)))
             entry.starts = [start for start, _ in requests]
             yield from (request for _, request in requests)
 
