@@ -165,8 +165,8 @@ def _marker_pattern(
     labels: dict[Markers, str | None] = {SINGLE[""]: only}
     for label, _ in request.labels:
         labels[scheme[label]] = label if label in (scheme.typed or {}) else only
-    closing = set(_TYPED_CLOSE.findall(response))
-    names = [name for name in dict.fromkeys(_TYPED_OPEN.findall(response)) if name in closing]
+    closing = set(_TYPED_CLOSE.findall(response.casefold()))
+    names = [name for name in dict.fromkeys(_TYPED_OPEN.findall(response.casefold())) if name in closing]
     for name in names[:MAX_NAMES]:
         labels.setdefault(Markers(f"@{name}@", f"#{name}#"), _label_called(name, request))
     kinds: tuple[_Kind, _Kind] = ("open", "close")
@@ -182,7 +182,6 @@ _TYPED_CLOSE = re.compile(r"#(\w[\w -]{0,30})#")
 
 def _label_called(name: str, request: Request) -> str:
     """Give the label that a typed marker names: `chem` is that of `chemical`."""
-    name = name.casefold()
     for label, description in request.labels:
         for known in (label.casefold(), description.casefold()):
             if name == known or (
@@ -205,16 +204,16 @@ def _markers_left_over(
 ) -> Iterator[tuple[int, int, str]]:
     """Find the markers in a response to a sentence that itself holds what looks like one.
 
-    They are looked for in what an alignment of the response as it is leaves over.
+    They are looked for in what an alignment of the response as it is, white space too, leaves over.
     """
-    copy = _squash(response)
-    to = _match(_squash(sentence.text), copy, np.zeros(len(copy.chars), bool))
+    text, copy = (_Folded(chars, range(len(chars)), len(chars)) for chars in (sentence.text, response))
+    to = _match(text, copy, np.zeros(len(response), bool))
     at = 0
     for is_left_over, group in groupby(to < 0):
         length = len([*group])
         if is_left_over:
-            for match in pattern.finditer(copy.chars[at : at + length]):
-                yield copy.origin[at + match.start()], copy.origin[at + match.end() - 1] + 1, str(match.lastgroup)
+            for match in pattern.finditer(response[at : at + length]):
+                yield at + match.start(), at + match.end(), str(match.lastgroup)
         at += length
 
 
@@ -235,9 +234,8 @@ class _Folded(NamedTuple):
 
     def window(self, start: int, end: int) -> tuple[int, int]:
         """Give the stretch of the text between the characters around [start, end)."""
-        return self.origin[start - 1] + 1 if start else 0, self.origin[end] if end < len(
-            self.origin
-        ) else self.length
+        first = self.origin[start - 1] + 1 if start else 0
+        return first, self.origin[end] if end < len(self.origin) else self.length
 
     def characters(self, start: int, end: int) -> tuple[int, int]:
         """Give which characters come from the stretch [start, end) of the text."""
@@ -347,13 +345,15 @@ def _find_line(text: str, marked: _Marked) -> tuple[int, int]:
 
     whole = (0, len(marked.text))
     most = shared(*whole)[0]
+    if not most:
+        return whole
     lines = [
         (2 * same / (size + wanted.total()), match.span())
         for match in _LINE.finditer(marked.text)
         for same, size in [shared(*match.span())]
         if same >= 0.8 * most
     ]
-    if not most or not lines:
+    if not lines:
         return whole
     best = max(lines, key=lambda line: line[0])[0]
     alike = [(likeness, line) for likeness, line in lines if likeness >= 0.8 * best]
