@@ -162,31 +162,45 @@ def _marker_pattern(
 ) -> tuple[re.Pattern[str], dict[str, tuple[_Kind, str | None]]]:
     """Make the pattern of all markers; each of its named groups is one, of which the dict tells the meaning."""
     only = request.labels[0][0] if len(request.labels) == 1 else None
-    labels: dict[Markers, str | None] = {SINGLE[""]: only}
+    pairs: dict[Markers, str | None] = {SINGLE[""]: only}
     for label, _ in request.labels:
-        labels[scheme[label]] = label if label in (scheme.typed or {}) else only
-    closing = set(_TYPED_CLOSE.findall(response.casefold()))
-    names = [name for name in dict.fromkeys(_TYPED_OPEN.findall(response.casefold())) if name in closing]
-    for name in names[:MAX_NAMES]:
-        labels.setdefault(Markers(f"@{name}@", f"#{name}#"), _label_called(name, request))
+        pairs[scheme[label]] = label if label in (scheme.typed or {}) else only
     kinds: tuple[_Kind, _Kind] = ("open", "close")
-    markers = [(pair[i], (kinds[i], label)) for pair, label in labels.items() for i in (0, 1)]
-    markers.sort(key=lambda marker: -len(marker[0]))  # a longer one may begin like a shorter one
-    groups = [f"(?P<m{i}>{_loose(marker)})" for i, (marker, _) in enumerate(markers)]
-    return re.compile("|".join(groups), re.IGNORECASE), {f"m{i}": m for i, (_, m) in enumerate(markers)}
+    plain = [(pair[i], (kinds[i], label)) for pair, label in pairs.items() for i in (0, 1)]
+    plain.sort(key=lambda marker: -len(marker[0]))  # a shorter one may begin a longer one, which is tried first
+    markers = [
+        (_loose_typed("@#"[i], name), (kinds[i], label))
+        for name, label in _typed_names(request, response)
+        for i in (0, 1)
+    ]
+    markers += [(_loose(marker), meaning) for marker, meaning in plain]
+    pattern = "|".join(f"(?P<m{i}>{marker})" for i, (marker, _) in enumerate(markers))
+    return re.compile(pattern, re.IGNORECASE), {f"m{i}": meaning for i, (_, meaning) in enumerate(markers)}
 
 
-_TYPED_OPEN = re.compile(r"@(\w[\w -]{0,30})@")
-_TYPED_CLOSE = re.compile(r"#(\w[\w -]{0,30})#")
+def _typed_names(request: Request, response: str) -> list[tuple[str, str]]:
+    """Give what the typed markers of a response name, each with its label.
+
+    One that was not asked for must occur twice: `@p53@` may be the mention of a model that forgot how to close it.
+    """
+    response = response.casefold()
+    labels = {name: _label_called(name, request) for _, name in _TYPED.findall(response)}
+    return [
+        (name, label)
+        for name, label in [*labels.items()][:MAX_NAMES]
+        if label != _FOREIGN or response.count(f"@{name}") + response.count(f"#{name}") > 1
+    ]
+
+
+_TYPED = re.compile(r"(?=([@#]) ?([^\W\d_][\w -]{0,30}?) ?\1)")
 
 
 def _label_called(name: str, request: Request) -> str:
     """Give the label that a typed marker names: `chem` is that of `chemical`."""
     for label, description in request.labels:
         for known in (label.casefold(), description.casefold()):
-            if name == known or (
-                min(len(name), len(known)) >= 3 and (known.startswith(name) or name.startswith(known))
-            ):
+            shorter, longer = sorted((name, known), key=len)
+            if name == known or (len(shorter) > 2 and longer.startswith(shorter)):
                 return label
     return _FOREIGN
 
@@ -197,6 +211,11 @@ def _loose(marker: str) -> str:
     loose = "".join(re.escape(char) + (f"{{{n}}}" if char.isalnum() else "+") for char, n in runs)
     # From the beginning of a run only: a long run of signs that is no marker is not tried from each of them.
     return loose if marker[0].isalnum() else f"(?<!{re.escape(marker[0])}){loose}"
+
+
+def _loose_typed(sign: str, name: str) -> str:
+    """Make the pattern of a typed marker: `@gene@`, `@@gene@`, `@ gene @`, and `@gene`."""
+    return rf"(?<!{sign}){sign}+ ?{re.escape(name)}(?: ?{sign}+|\b)"
 
 
 def _markers_left_over(

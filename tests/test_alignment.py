@@ -221,12 +221,27 @@ def test_typed_markers_are_understood_whatever_was_asked_for(scheme: MarkingSche
     assert found(text, "@@ATM## causes ataxia", ("GENE", "gene"), scheme=scheme) == ["exact", "ATM"]
 
 
-def test_typed_markers_by_other_names_and_with_slips() -> None:
-    text = "ATM and lithium"
-    assert found(text, "ATM and @chem@lithium#chem#", ("CHEMICAL", "chemical")) == ["exact", "lithium"]
-    assert found(text, "@Gene@@ATM##gene# and lithium", GENE) == ["exact", "ATM"]
-    assert found(text, "@gene@ATM#gene# and @gene@lith", GENE) == ["truncated", "ATM", "lithium"]
-    assert found(text, "@chem@ATM#chem# and @@lithium##", GENE) == ["exact", "lithium"]
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("@chem@lithium#chem# and @gene@ATM#gene#", ["exact", "ATM"]),
+        ("lithium and @Gene@@ATM##gene#", ["exact", "ATM"]),
+        ("lithium and @ gene @ ATM # gene #", ["exact", "ATM"]),
+        ("lithium and @gene ATM#gene#", ["exact", "ATM"]),
+        ("lithium and @gene@ATM#gene", ["exact", "ATM"]),
+        ("lithium and @gene@ATM#", ["exact", "ATM"]),
+        ("lithium and @gene@ATM##", ["exact", "ATM"]),
+        ("lithium and @gene@A", ["truncated", "ATM"]),
+        ("@chem lithium#chem# and ATM", ["exact"]),
+    ],
+)
+def test_typed_markers_with_slips(response: str, expected: list[str]) -> None:
+    assert found("lithium and ATM", response) == expected
+
+
+def test_a_typed_marker_may_shorten_the_name() -> None:
+    assert found("of lithium", "of @chem@lithium#chem#", ("CHEMICAL", "chemical")) == ["exact", "lithium"]
+    assert found("of lithium", "of @chemical@lithium#chemical#", ("CHEM", "drug")) == ["exact", "lithium"]
 
 
 def test_markers_of_ones_own() -> None:
