@@ -168,7 +168,7 @@ def _marker_pattern(
     kinds: tuple[_Kind, _Kind] = ("open", "close")
     plain = [(pair[i], (kinds[i], label)) for pair, label in pairs.items() for i in (0, 1)]
     plain.sort(key=lambda marker: -len(marker[0]))  # a shorter one may begin a longer one, which is tried first
-    markers = [
+    markers: list[tuple[str, tuple[_Kind, str | None]]] = [
         (_loose_typed("@#"[i], name), (kinds[i], label))
         for name, label in _typed_names(request, response)
         for i in (0, 1)

@@ -82,11 +82,13 @@ def test_a_faithful_copy(response: str, expected: list[str]) -> None:
         ("Loss of @@ATM## and and @@p53## causes ataxia in in TGF - β1 deficient mice .", ["ATM", "p53"]),
         ("Loss of p53 and @@p53## causes ataxia in TGF - β1 deficient mice .", ["p53"]),
         ("Loss of @@ATM## ATM and p53 causes ataxia in TGF - β1 deficient mice .", ["ATM"]),
+        ("Loss of ATM @@ATM## and p53 causes ataxia in TGF - β1 deficient mice .", ["ATM"]),
         (
             "Loss of @@ATM kinase## and p53 causes severe ataxia in @@the TGF - β1## deficient mice .",
             ["ATM", "TGF|-|β1"],
         ),
         # made up, or moved
+        ("@@Lossxia## in TGF - β1 deficient mice .", []),
         ("Loss of ATM and p53 causes @@BRCA1## ataxia in TGF - β1 deficient mice .", []),
         (
             "In @@TGF - β1## deficient mice , loss of @@ATM## and @@p53## causes ataxia .",
