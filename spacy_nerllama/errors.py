@@ -160,6 +160,20 @@ class Errors:
         "--limit, --seed or --gold-preproc differ. Evaluate it again with the same."
     )
 
+    # Recorded responses: NL080-NL089
+    E080 = (
+        "[NL080] There is no file of recorded responses {path}. Check the setting `path` of the model "
+        "nerllama.Replay.v1."
+    )
+    E081 = "[NL081] {path}, line {line} is not a JSON object. Each line must be one, on that line alone."
+    E082 = (
+        "[NL082] {path}, line {line}: {key!r} is missing or not a string. Each line needs a `text` and a `label`."
+    )
+    E083 = (
+        "[NL083] {path}, line {line} has no response: expected `response`, a string or null, or `responses`, a "
+        "list of these."
+    )
+
     # Corpora: NL100-NL149
     E100 = "[NL100] {path}, line {line} is not UTF-8 text ({reason}). Convert it, for example with iconv."
     E101 = (

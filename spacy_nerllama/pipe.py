@@ -227,10 +227,12 @@ class NerLlama(Pipe):
         labels = self.label_data
         if not labels:
             raise ValueError(Errors.E051.format(name=self.name))
+        together = scheme_of(self.prompt).tells_labels
+        answers = getattr(self.model, "answers", None)  # of a model that cannot answer all that it is asked
         handler = self.get_error_handler()
         yield from annotate(
             stream,
-            ask=lambda doc: doc_requests(doc, labels, scheme_of(self.prompt).tells_labels),
+            ask=lambda doc: doc_requests(doc, labels, together, answers),
             vote=lambda asked: self.model.vote(asked, self.prompt, self.voting, self.max_batch_tokens),
             write=lambda doc, votes: self.set_annotations([doc], [votes]),
             report=lambda doc, error: handler(self.name, self, [doc], error),

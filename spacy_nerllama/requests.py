@@ -1,6 +1,6 @@
 """What a model is asked: one sentence, and the labels to mark in it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -8,6 +8,11 @@ from typing import NamedTuple
 from spacy.tokens import Doc
 
 from .sentences import sentence_spans
+
+
+def squash(text: str) -> str:
+    """Take all white space out of a text."""
+    return "".join(text.split())
 
 
 class TokenSpan(NamedTuple):
@@ -37,7 +42,7 @@ class Sentence:
     @cached_property
     def squashed(self) -> str:
         """The text without any white space, the same for natural and for tokenised text."""
-        return "".join(self.text.split())
+        return squash(self.text)
 
     def has_space_before(self, i: int) -> bool:
         """Whether a space separates token `i` from the one before."""
@@ -66,26 +71,42 @@ def doc_sentences(doc: Doc) -> Iterator[tuple[int, Sentence]]:
     White-space tokens at the edges of a sentence are left out, and so are sentences of nothing else.
     """
     for start, end in sentence_spans(doc):
-        # Not `token.is_space`, which a bare `Vocab`, as docs are read from a DocBin with, does not know.
-        while start < end and doc[start].text.isspace():
-            start += 1
-        while start < end and doc[end - 1].text.isspace():
-            end -= 1
-        if start < end:
-            tokens = doc[start:end]
-            yield start, Sentence(tuple(t.text for t in tokens), tuple(bool(t.whitespace_) for t in tokens))
+        yield from _sentence(doc, start, end)
 
 
-def doc_requests(doc: Doc, labels: Mapping[str, str], together: bool = False) -> Iterator[tuple[int, Request]]:
+def _sentence(doc: Doc, start: int, end: int) -> Iterator[tuple[int, Sentence]]:
+    # Not `token.is_space`, which a bare `Vocab`, as docs are read from a DocBin with, does not know.
+    while start < end and doc[start].text.isspace():
+        start += 1
+    while start < end and doc[end - 1].text.isspace():
+        end -= 1
+    if start < end:
+        tokens = doc[start:end]
+        yield start, Sentence(tuple(t.text for t in tokens), tuple(bool(t.whitespace_) for t in tokens))
+
+
+def doc_requests(
+    doc: Doc,
+    labels: Mapping[str, str],
+    together: bool = False,
+    answers: Callable[[Request], bool] | None = None,
+) -> Iterator[tuple[int, Request]]:
     """Make the requests for each sentence of a doc.
 
     doc: The doc, which is not changed.
     labels: What the prompt calls each label.
     together: Ask for all labels in one request, instead of one for each.
+    answers: Whether the model has an answer to a request at hand. Where it has one to the whole doc, that is asked
+        for in one request, not sentence by sentence.
     RETURNS: The requests, each with the doc's token at which its sentence begins; those of one sentence
         follow each other.
     """
     asked = [tuple(labels.items())] if together and labels else [(label,) for label in labels.items()]
+    if answers:
+        for start, text in _sentence(doc, 0, len(doc)):
+            whole = [each for each in asked if answers(Request(text, each))]
+            yield from ((start, Request(text, each)) for each in whole)
+            asked = [each for each in asked if each not in whole]
     for start, sentence in doc_sentences(doc):
         for each in asked:
             yield start, Request(sentence, each)

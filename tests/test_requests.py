@@ -71,6 +71,20 @@ def test_squashed_is_the_same_for_natural_and_tokenised_text() -> None:
     assert natural.squashed == tokenised.squashed == "Ataxia(A-T)"
 
 
+def test_what_the_model_answers_as_a_whole_is_not_cut_into_sentences() -> None:
+    doc = Doc(VOCAB, words=["\n", "Ataxia", "ATM", " "], spaces=[False, True, True, False])
+    for i, token in enumerate(doc):
+        token.is_sent_start = i in (0, 2)
+    whole = Sentence(("Ataxia", "ATM"), (True, True))
+    gene, disease = ("GENE", "gene"), ("DISEASE", "disease")
+    assert list(doc_requests(doc, dict([gene, disease]), lambda request: request.labels == (disease,))) == [
+        (1, Request(whole, (disease,))),
+        (1, Request(Sentence(("Ataxia",), (True,)), (gene,))),
+        (2, Request(Sentence(("ATM",), (True,)), (gene,))),
+    ]
+    assert list(doc_requests(Doc(VOCAB), dict([gene]), lambda request: True)) == []
+
+
 def test_one_request_for_each_sentence_and_label() -> None:
     words = ["Ataxia", "fell", "ATM", "rose"]
     doc = Doc(VOCAB, words=words, sent_starts=[True, False, True, False])

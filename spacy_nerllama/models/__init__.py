@@ -3,6 +3,7 @@
 from typing import Literal
 
 from .llama import Llama
+from .replay import Replay
 
 
 def make_llama(
@@ -14,3 +15,8 @@ def make_llama(
 ) -> Llama:
     """Make a local model, loaded on first use. Registered as `nerllama.Llama.v1`; settings as `Llama` has them."""
     return Llama(name, adapter, quantization, dtype, device)
+
+
+def make_replay(path: str) -> Replay:
+    """Make a model of recorded responses, read on first use. Registered as `nerllama.Replay.v1`."""
+    return Replay(path)

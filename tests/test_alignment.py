@@ -1,0 +1,363 @@
+"""Free text to spans: what a careful reader would take a response to mean, and never an error."""
+
+import re
+from collections.abc import Collection, Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from strategies import LOOKALIKE, PLAIN, has_clean_edges, plain_words, sentences, spans_of
+
+from spacy_nerllama.alignment import _GAP, _NEVER, _REPLACED, MAX_UNCLOSED_TOKENS, _best_path, align
+from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme
+from spacy_nerllama.requests import Request, Sentence
+
+GENE, DISEASE = ("GENE", "gene or protein"), ("DISEASE", "disease")
+
+
+def sentence_of(text: str) -> Sentence:
+    """Tokens as in `text`; a bar parts two without a space between them."""
+    tokens = [*zip(re.split("[ |]", text), [*re.findall("[ |]", text), " "], strict=True)]
+    return Sentence(tuple(word for word, _ in tokens), tuple(after == " " for _, after in tokens))
+
+
+def found(text: str, response: str, *labels: tuple[str, str], scheme: MarkingScheme = SINGLE) -> list[str]:
+    """The diagnosis, and the mentions as tokens with bars; with their labels where several were asked for."""
+    sentence = sentence_of(text)
+    spans, diagnosis = align(Request(sentence, labels or (GENE,)), response, scheme)
+    mentions = ["|".join(sentence.words[span.start : span.end]) for span in spans]
+    if len(labels) > 1:
+        mentions = [f"{span.label}: {mention}" for span, mention in zip(spans, mentions, strict=True)]
+    return [diagnosis, *mentions]
+
+
+TEXT = "Loss of ATM and p53 causes ataxia in TGF - β1 deficient mice ."
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("Loss of @@ATM## and @@p53## causes ataxia in TGF - β1 deficient mice .", ["ATM", "p53"]),
+        ("Loss of ATM and p53 causes ataxia in TGF - β1 deficient mice .", []),
+        ("Loss of @@ATM## and @@p53##causes ataxia in TGF-β1 deficient\nmice.", ["ATM", "p53"]),
+        (
+            "Loss of @@ ATM ## and @@p53## causes ataxia in @@ TGF - β1 ## deficient mice .",
+            ["ATM", "p53", "TGF|-|β1"],
+        ),
+        # what a preamble, a fence or further examples say is not the copy
+        ("Here is the text:\nLoss of @@ATM## and p53 causes ataxia in TGF - β1 deficient mice .", ["ATM"]),
+        ("Output: Loss of @@ATM## and p53 causes ataxia in TGF - β1 deficient mice .", ["ATM"]),
+        (
+            "```text\nLoss of @@ATM## and p53 causes ataxia in TGF - β1 deficient mice .\n```\nDone: @@p53##",
+            ["ATM"],
+        ),
+        (
+            f"{TEXT}\nInput:\np53 fell .\nOutput:\n@@p53## fell .",
+            [],
+        ),
+        # of a text that is given twice, the marked one counts
+        (
+            "Input: Loss of ATM and p53 causes ataxia in TGF - β1 deficient mice .\n"
+            "Output: Loss of @@ATM## and p53 causes ataxia in TGF - β1 deficient mice .",
+            ["ATM"],
+        ),
+    ],
+)
+def test_a_faithful_copy(response: str, expected: list[str]) -> None:
+    assert found(TEXT, response) == ["exact", *expected]
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        # another form of the same characters
+        ("Loss of @@ATM## and p53 causes ataxia in @@TGF-beta1## deficient mice.", ["ATM", "TGF|-|β1"]),
+        ("loss of @@atm## and p53 causes ataxia in @@TGF – β１## deficient mice.", ["ATM", "TGF|-|β1"]),
+        # letters changed, words dropped, repeated or added
+        ("Loss of @@ATM## and p53 causes ataxa in TGF - β1 deficent mice .", ["ATM"]),
+        ("Loss of ATM and @@p35## causes ataxia in @@TGF - β## deficient mice .", ["p53", "TGF|-|β1"]),
+        ("Loss of @@p53## causes ataxia in @@TGF - β1## deficient mice .", ["p53", "TGF|-|β1"]),
+        ("Loss of @@ATM## and and @@p53## causes ataxia in in TGF - β1 deficient mice .", ["ATM", "p53"]),
+        ("Loss of p53 and @@p53## causes ataxia in TGF - β1 deficient mice .", ["p53"]),
+        ("Loss of @@ATM## ATM and p53 causes ataxia in TGF - β1 deficient mice .", ["ATM"]),
+        ("Loss of ATM @@ATM## and p53 causes ataxia in TGF - β1 deficient mice .", ["ATM"]),
+        (
+            "Loss of @@ATM kinase## and p53 causes severe ataxia in @@the TGF - β1## deficient mice .",
+            ["ATM", "TGF|-|β1"],
+        ),
+        # made up, or moved
+        ("@@Lossxia## in TGF - β1 deficient mice .", []),
+        ("Loss of ATM and p53 causes @@BRCA1## ataxia in TGF - β1 deficient mice .", []),
+        (
+            "In @@TGF - β1## deficient mice , loss of @@ATM## and @@p53## causes ataxia .",
+            ["ATM", "p53", "TGF|-|β1"],
+        ),
+        # the changed copy among other lines
+        (
+            "Sure!\n```\nLoss of @@ATM## and p53 cause ataxia in TGF - β1 deficient mice.\n```\n@@p53## too.",
+            ["ATM"],
+        ),
+        # no copy, but a list
+        ('["ATM", "TGF - β1"]', ["ATM", "TGF|-|β1"]),
+        ('Here you are:\n```json\n["p53", "atm", "BRCA1"]\n```', ["ATM", "p53"]),
+        ('{"genes": ["p53"]}', ["p53"]),
+        ("[]", []),
+        ("```json\n[]\n```", []),
+        (
+            "The genes that I found are @@p53##, @@TGF-beta1## and @@BRCA1##; nothing else is one.",
+            ["p53", "TGF|-|β1"],
+        ),
+    ],
+)
+def test_a_changed_copy(response: str, expected: list[str]) -> None:
+    assert found(TEXT, response) == ["aligned", *expected]
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("Loss of @@ATM## and @@p5", ["ATM", "p53"]),
+        ("Loss of @@ATM## and p53 caus", ["ATM"]),
+        ("Loss of @@ATM## and", ["ATM"]),
+        ("Loss of @@ATM## and p53 causes ataxia in @@", ["ATM"]),
+        ("Output:\nLoss of @@ATM## an p53 causes ataxia in @@TGF -", ["ATM", "TGF|-"]),
+    ],
+)
+def test_a_truncated_copy(response: str, expected: list[str]) -> None:
+    assert found(TEXT, response) == ["truncated", *expected]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "",
+        " \n",
+        "I cannot help with that.",
+        "There are no genes here.",
+        '["BRCA1"]',
+        "[1, 2]",
+        "[" * 100_000,
+        "@@" * 1000,
+        "##",
+        "@@##",
+        "\0\ud800\uffff",
+    ],
+)
+def test_what_cannot_be_used(response: str) -> None:
+    assert found(TEXT, response) == ["unusable"]
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        # adjacent mentions are two
+        ("Loss of @@ATM## @@and## p53", ["ATM", "and"]),
+        ("Loss of @@ATM##@@and## p53", ["ATM", "and"]),
+        # repeated, lacking and empty markers
+        ("Loss of @@@@ATM#### and @@p53###", ["ATM", "p53"]),
+        ("Loss of @ATM## and @@p53#", ["ATM", "p53"]),
+        ("Loss of @@##ATM and @@ ## p53", []),
+        # the same marker on both sides
+        ("Loss of @@ATM@@ and ##p53##", ["ATM", "p53"]),
+        # nested: the longer one, as the vote rule has it
+        ("Loss of @@ATM and @@p53####", ["p53"]),
+        ("Loss of @@ATM and @@p53## ##", ["ATM|and|p53"]),
+        # not closed: it ends with the text, unless another marker follows
+        ("Loss of ATM and @@p53", ["p53"]),
+        ("Loss of @@ATM and @@p53##", ["p53"]),
+        ("Loss of @@ATM## and p53##", ["ATM"]),
+        ("Loss ##of ATM and @@p53##", ["p53"]),
+    ],
+)
+def test_markers(response: str, expected: list[str]) -> None:
+    assert found("Loss of ATM and p53", response) == ["exact", *expected]
+
+
+def test_a_mention_that_is_not_closed_ends_before_the_full_stop_and_is_not_too_long() -> None:
+    text = "It is the ataxia telangiectasia gene ."
+    assert found(text, "It is the @@ataxia telangiectasia gene.") == ["exact", "ataxia|telangiectasia|gene"]
+    words = "one of many words that follow and do not end a mention at all"
+    assert len(words.split()) > MAX_UNCLOSED_TOKENS
+    assert found(f"{words} gene", f"@@{words} gene") == ["exact"]
+    assert found(f"{words} gene", f"@@{words} gene##") == ["exact", "|".join([*words.split(), "gene"])]
+
+
+def test_mentions_are_snapped_to_tokens() -> None:
+    assert found("The ATM|-mutated cells", "The @@ATM##-mutated cells") == ["exact", "ATM"]
+    assert found("The ATM-mutated cells", "The @@ATM##-mutated cells") == ["exact", "ATM-mutated"]
+    assert found("The ATM/p53 ratio", "The @@ATM##/@@p53## ratio") == ["exact", "ATM/p53"], (
+        "one token, one mention"
+    )
+    assert found("The ATM \n gene", "The @@ATM \n## gene") == ["exact", "ATM"], "no white space at the edges"
+
+
+@pytest.mark.parametrize(
+    ("text", "response", "expected"),
+    [
+        ("The ## sign of ATM", "The ## sign of @@ATM##", ["ATM"]),
+        ("The @@ATM## mark", "The @@@@ATM#### mark", ["@@ATM##"]),
+        ("Use C # or C", "Use @@C #### or C", ["C|#"]),
+        ("mail a@b.org about ATM #3", "mail a@b.org about @@ATM## #3", ["ATM"]),
+        ("mail a@b.org about ATM #3", "mail @@a@b.org## about @@ATM #3##", ["a@b.org", "ATM|#3"]),
+        ("a ## b", "@@a## ## b", ["a"]),
+        ("a ## b", "a ## @@b##", ["b"]),
+        ("of @disease@ and ATM", "of @disease@ and @@ATM##", ["ATM"]),
+    ],
+)
+def test_texts_that_hold_markers(text: str, response: str, expected: list[str]) -> None:
+    assert found(text, response) == ["exact", *expected]
+
+
+TYPED = typed_scheme({"GENE": "gene", "DISEASE": "disease"})
+
+
+@pytest.mark.parametrize("scheme", [SINGLE, TYPED])
+def test_typed_markers_are_understood_whatever_was_asked_for(scheme: MarkingScheme) -> None:
+    text, response = "ATM causes ataxia", "@gene@ATM#gene# causes @disease@ataxia#disease#"
+    assert found(text, response, ("GENE", "gene"), scheme=scheme) == ["exact", "ATM"]
+    assert found(text, response, ("DISEASE", "disease"), scheme=scheme) == ["exact", "ataxia"]
+    both = ["exact", "GENE: ATM", "DISEASE: ataxia"]
+    assert found(text, response, ("GENE", "gene"), ("DISEASE", "disease"), scheme=scheme) == both
+    assert found(text, "@@ATM## causes ataxia", ("GENE", "gene"), scheme=scheme) == ["exact", "ATM"]
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("@chem@lithium#chem# and @gene@ATM#gene#", ["exact", "ATM"]),
+        ("lithium and @Gene@@ATM##gene#", ["exact", "ATM"]),
+        ("lithium and @ gene @ ATM # gene #", ["exact", "ATM"]),
+        ("lithium and @gene ATM#gene#", ["exact", "ATM"]),
+        ("lithium and @gene@ATM#gene", ["exact", "ATM"]),
+        ("lithium and @gene@ATM#", ["exact", "ATM"]),
+        ("lithium and @gene@ATM##", ["exact", "ATM"]),
+        ("lithium and @gene@A", ["truncated", "ATM"]),
+        ("@chem lithium#chem# and ATM", ["exact"]),
+    ],
+)
+def test_typed_markers_with_slips(response: str, expected: list[str]) -> None:
+    assert found("lithium and ATM", response) == expected
+
+
+def test_a_typed_marker_may_shorten_the_name() -> None:
+    assert found("of lithium", "of @chem@lithium#chem#", ("CHEMICAL", "chemical")) == ["exact", "lithium"]
+    assert found("of lithium", "of @chemical@lithium#chemical#", ("CHEM", "drug")) == ["exact", "lithium"]
+
+
+def test_markers_of_ones_own() -> None:
+    scheme = MarkingScheme(Markers("<b>", "</b>"), {"DISEASE": Markers("[", "]")})
+    assert found("ATM and ataxia", "<b>ATM</b> and ataxia", scheme=scheme) == ["exact", "ATM"]
+    assert found("ATM and ataxia", "ATM and [ataxia]", DISEASE, scheme=scheme) == ["exact", "ataxia"]
+    same = MarkingScheme(Markers("**", "**"))
+    assert found("ATM and p53", "**ATM** and **p53**", scheme=same) == ["exact", "ATM", "p53"]
+    with pytest.raises(KeyError, match=r"\[NL032\]"):
+        found("ATM", "ATM", ("CHEMICAL", "chemical"), scheme=TYPED)
+
+
+def test_without_types_a_mention_of_several_labels_says_nothing() -> None:
+    assert found("ATM and ataxia", "@@ATM## and ataxia", GENE, DISEASE) == ["exact"]
+
+
+# Any sentence, any response
+
+unmarked = st.characters(exclude_characters="@#", exclude_categories=["Cs"])
+unmarked_words = plain_words | st.text(unmarked, min_size=1, max_size=5)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "labels"), [(SINGLE, [GENE]), (TYPED, [GENE]), (TYPED, [("GENE", "gene"), ("DISEASE", "disease")])]
+)
+@given(st.data())
+def test_what_is_marked_is_found(
+    scheme: MarkingScheme, labels: Sequence[tuple[str, str]], data: st.DataObject
+) -> None:
+    sentence = data.draw(sentences(unmarked_words))
+    spans = data.draw(spans_of(sentence, [label for label, _ in labels]))
+    assume(sentence.squashed)
+    assume(all(has_clean_edges(sentence, span) for span in spans))
+    response = data.draw(st.sampled_from(["", "Here it is:\n", "```\n"])) + join(mark(sentence, spans, scheme))
+    assert align(Request(sentence, tuple(labels)), response, scheme) == (tuple(spans), "exact")
+
+
+pieces = st.sampled_from([*LOOKALIKE, *PLAIN, " ", "\n", "[", '["', '"]', "```", "Input:", "\0", "beta", "ß", "İ"])
+responses = st.lists(pieces | st.text(max_size=6), max_size=20).map("".join)
+
+
+@pytest.mark.parametrize("scheme", [SINGLE, TYPED])
+@given(st.data())
+def test_any_response_to_any_sentence(scheme: MarkingScheme, data: st.DataObject) -> None:
+    sentence = data.draw(sentences(unmarked_words | st.sampled_from(LOOKALIKE)))
+    labels = data.draw(st.sampled_from([(GENE,), (DISEASE,), (GENE, DISEASE)]))
+    spans = data.draw(spans_of(sentence, [label for label, _ in labels]))
+    marked = join(mark(sentence, spans, scheme))
+    cut = data.draw(st.integers(0, len(marked)))
+    response = data.draw(
+        st.sampled_from([marked[:cut] + data.draw(responses) + marked[cut:], data.draw(responses)])
+    )
+    request = Request(sentence, labels)
+    alignment = align(request, response, scheme)
+    last = 0
+    for span in alignment.spans:
+        assert last <= span.start < span.end <= len(sentence.words)
+        assert span.label in dict(labels)
+        assert has_clean_edges(sentence, span)
+        last = span.end
+    if alignment.diagnosis == "unusable":
+        assert alignment.spans == ()
+    assert align(request, response, scheme) == alignment
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "@" * 10_000,
+        "#@" * 5_000,
+        "[" * 10_000,
+        "ab ba " * 1_700,
+        "@gene" * 2_000,
+        "\n".join(["ab ba"] * 1_700),
+        "".join(f"@x{i}@#x{i}#" for i in range(700)),
+    ],
+)
+def test_long_responses_to_long_texts(response: str) -> None:
+    """What would take a quadratic search for hours ends at all."""
+    for text in ("The ataxia gene", "ab " * 3_000 + ".", "@ # " * 2_000 + "."):
+        assert found(text, response)
+
+
+# The alignment of sequences
+
+elements = st.lists(st.integers(0, 2), max_size=6)
+
+
+@pytest.mark.parametrize("replaced", [_REPLACED, _NEVER])
+@given(elements, elements, st.data())
+def test_the_best_path_is_the_best(replaced: int, text: list[int], copy: list[int], data: st.DataObject) -> None:
+    gains = [data.draw(st.integers(10, 60)) for _ in copy]
+
+    def best(allowed: Collection[tuple[int, int]]) -> int:
+        """The best score with some of the pairs that match, by trying everything."""
+
+        @cache
+        def score(i: int, j: int, gap: str) -> int:
+            tried = []
+            if i == len(text) and j == len(copy):
+                return 0
+            if i < len(text):
+                tried.append(score(i + 1, j, "text") + (0 if gap == "text" else _GAP))
+            if j < len(copy):
+                tried.append(score(i, j + 1, "copy") + (0 if gap == "copy" else _GAP))
+            if (i, j) in allowed:
+                tried.append(score(i + 1, j + 1, "") + gains[j])
+            elif i < len(text) and j < len(copy) and text[i] != copy[j]:
+                tried.append(score(i + 1, j + 1, "") + replaced)
+            return max(tried)
+
+        return score(0, 0, "")
+
+    pairs = _best_path(np.array(text, np.int64), np.array(copy, np.int64), np.array(gains, np.int64), replaced)
+    assert pairs == sorted(pairs)
+    matches = [(i, j) for i in range(len(text)) for j in range(len(copy)) if text[i] == copy[j]]
+    assert best(pairs) == best(matches)
