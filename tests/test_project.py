@@ -173,6 +173,8 @@ def commands_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.slow
+# `spacy package` leaves the files that it writes to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*packages:pytest.PytestUnraisableExceptionWarning")
 def test_the_whole_project_runs_and_a_second_run_does_nothing(
     project: Path, corpora: Path, tiny_base: Path, commands_run: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
