@@ -13,6 +13,7 @@ from confection import Config
 from spacy.cli._util import app
 from typer.testing import CliRunner
 from weasel.cli import run as weasel_run
+from weasel.cli.document import project_document
 from weasel.util import load_project_config
 
 from spacy_nerllama.finetune.recipe import read_recipe
@@ -71,6 +72,13 @@ def test_every_script_names_commands_and_options_that_exist(config: dict) -> Non
 def test_a_script_that_is_wrong_would_be_found(line: str) -> None:
     with pytest.raises(Exception, match=r"(?i)no (such )?(command|option)|NL061|has no|too many|unexpected"):
         check_spacy_command(line)
+
+
+def test_the_readme_lists_the_commands_as_they_are(project: Path) -> None:
+    """Made by: python -m spacy project document --no-emoji --output README.md"""
+    shutil.copy(ROOT / "README.md", project)
+    project_document(project, project / "README.md", no_emoji=True)
+    assert (project / "README.md").read_text("utf8") == (ROOT / "README.md").read_text("utf8")
 
 
 def test_commands_are_wired_by_their_files(config: dict) -> None:
