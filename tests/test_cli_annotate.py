@@ -164,6 +164,22 @@ def test_plain_texts_and_docs(pipeline: Path, tmp_path: Path) -> None:
     assert mentions(tmp_path / "b.jsonl") == mentions(tmp_path / "again.jsonl")[1:]
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.json"])
+def test_votes_are_written_as_scores(tmp_path: Path, name: str) -> None:
+    """Here those of recorded responses, two against one."""
+    responses = ["@@Ataxia## fell.", "@@Ataxia## fell.", "Ataxia fell."]
+    record = {"text": "Ataxia fell.", "label": "DISEASE", "responses": responses}
+    (tmp_path / "recorded.jsonl").write_text(json.dumps(record))
+    (tmp_path / "in.txt").write_text("Ataxia fell.")
+    nlp = spacy.blank("en")
+    model = {"@llm_models": "nerllama.Replay.v1", "path": str(tmp_path / "recorded.jsonl")}
+    nlp.add_pipe("nerllama_ner", config={"labels": {"DISEASE": "disease"}, "model": model})
+    nlp.to_disk(tmp_path / "pipeline")
+    assert run(tmp_path / "pipeline", tmp_path / "in.txt", tmp_path / name)[0] == 0
+    assert re.search(r'"score": "?0.6667\b', (tmp_path / name).read_text())
+    assert mentions(tmp_path / name)[0][2] == [("Ataxia", "DISEASE")]
+
+
 def test_a_text_that_the_tokenizer_refuses_is_not_the_end(pipeline: Path, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps({"text": "x " * 600_000}) + '\n{"text": "Ataxia."}\n')
     code, printed = run(pipeline, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
@@ -187,6 +203,11 @@ def test_what_cannot_be_read_or_written_is_said_before_the_work(
     status, printed = run(pipeline, tmp_path / "in.jsonl", tmp_path / output)
     assert (status, code in printed) == (1, True)
     assert Fragile.seen == []
+
+
+def test_an_option_that_does_not_exist_is_a_usage_error(pipeline: Path, texts: Path, tmp_path: Path) -> None:
+    code, printed = run(pipeline, texts, tmp_path / "out.jsonl", "--restrat")
+    assert (code, "restrat" in printed) == (2, True)
 
 
 def test_settings_can_be_overridden(pipeline: Path, texts: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typer import Context
 from typer import Option as Opt
 
 from ..errors import Errors
+from .overrides import config_overrides
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -65,10 +66,9 @@ def annotate_cli(
     out without annotation, is listed at the end, and makes the exit status 3.
     """
     import spacy
-    from spacy.cli._util import parse_config_overrides
     from wasabi import msg
 
-    overrides = parse_config_overrides(ctx.args)
+    overrides = config_overrides(ctx)
     try:
         target = output_format(output_path, to)
         nlp = spacy.load(pipeline, config=overrides)

@@ -10,6 +10,7 @@ from typer import Context
 from typer import Option as Opt
 
 from ..errors import Errors, Warnings
+from .overrides import config_overrides
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -47,17 +48,13 @@ def evaluate_cli(
     overridden, for example --components.nerllama_ner.voting.samples 1. Each figure is defined in
     docs/evaluation.md. On which device a model runs is a setting of its component, not of this command.
     """
-    from click import UsageError
-    from spacy.cli._util import import_code, parse_config_overrides
+    from spacy.cli._util import import_code
     from wasabi import msg
 
     from ..evaluation.html import page
     from ..evaluation.result import to_json
 
-    try:
-        overrides = parse_config_overrides(ctx.args)
-    except UsageError as error:  # spaCy's is click's, which a typer that has its own click does not catch
-        ctx.fail(error.format_message())
+    overrides = config_overrides(ctx)
     import_code(code_path)
     try:
         for path in (output, html):

@@ -7,6 +7,8 @@ from typer import Argument as Arg
 from typer import Context
 from typer import Option as Opt
 
+from .overrides import config_overrides
+
 
 def finetune_cli(
     ctx: Context,
@@ -21,11 +23,10 @@ def finetune_cli(
     """
     import logging
 
-    from spacy.cli._util import parse_config_overrides
     from wasabi import msg
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    overrides = parse_config_overrides(ctx.args)
+    overrides = config_overrides(ctx)
     from ..finetune.recipe import read_recipe
     from ..finetune.train import finetune
 

@@ -45,7 +45,8 @@ def read_bioc(path: str | Path, label: str | None = None) -> Iterator[Document]:
 def write_bioc(documents: Iterable[Document], path: str | Path) -> None:
     """Write documents as a BioC collection, with the passages and the offsets that they have in their source.
 
-    A document without passages becomes one. Passages over which a mention runs are written as one.
+    A document without passages becomes one; votes are infons `score`. Passages over which a mention runs are
+    written as one.
 
     path: The file, which appears whole or not at all: JSON if its name ends in .json, else XML.
     """
@@ -205,7 +206,7 @@ def _fields(document: Document) -> dict[str, Any]:
             if passage.start <= m.start < passage.end:
                 number += 1
                 place = {"offset": m.start - passage.start + passage.offset, "length": m.end - m.start}
-                infons = {"type": m.label}
+                infons = {"type": m.label} if m.vote is None else {"type": m.label, "score": f"{m.vote:.4f}"}
                 annotations.append({"id": str(number), "infons": infons, "text": m.text, "locations": [place]})
         passages.append(
             {

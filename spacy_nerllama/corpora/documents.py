@@ -22,12 +22,16 @@ ID, PASSAGES, OFFSET = "nerllama_id", "nerllama_passages", "nerllama_offset"
 
 @dataclass(frozen=True)
 class Mention:
-    """A mention at characters [start, end) of its document's text, which are `text`."""
+    """A mention at characters [start, end) of its document's text, which are `text`.
+
+    vote: The vote that a pipeline gave it, in [0, 1]. None for what was read, or found by rule.
+    """
 
     start: int
     end: int
     label: str
     text: str
+    vote: float | None = None
 
 
 @dataclass(frozen=True)
@@ -323,11 +327,16 @@ def _document(parts: Sequence[Doc], number: int) -> Document:
     for part in parts:
         offset = part.user_data.get(OFFSET, 0)
         text = text.ljust(offset) + part.text
-        mentions += [Mention(offset + e.start_char, offset + e.end_char, e.label_, e.text) for e in part.ents]
+        mentions += [_as_mention(ent, offset) for ent in part.ents]
     if parts[-1].has_unknown_spaces:  # the space after the last word is nobody's
         text = text.removesuffix(" ")
     text = text.ljust(passages[-1].end if passages else 0)
     return Document(str(data.get(ID) or number), text, tuple(mentions), passages=passages)
+
+
+def _as_mention(ent: Span, offset: int) -> Mention:
+    vote = ent._.nerllama_vote if Span.has_extension("nerllama_vote") else None
+    return Mention(offset + ent.start_char, offset + ent.end_char, ent.label_, ent.text, vote)
 
 
 def _aligned(doc: Doc, mention: Mention, label: str) -> Span | None:

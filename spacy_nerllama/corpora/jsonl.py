@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Errors
-from .documents import Annotations, Document
+from .documents import Annotations, Document, Mention
 from .files import as_id, as_offset, is_text, numbered_lines, parse_json, replacing
 
 ANSWERS = ("accept", "reject", "ignore")
@@ -31,15 +31,20 @@ def read_jsonl(path: str | Path, label: str | None = None) -> Iterator[Document]
 
 
 def write_jsonl(documents: Iterable[Document], path: str | Path) -> None:
-    """Write documents as JSON lines with `id`, `text` and `spans`.
+    """Write documents as JSON lines with `id`, `text` and `spans`; spans with a vote have it as `score`.
 
     path: The file; it appears whole or not at all.
     """
     with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for document in documents:
-            spans = [{"start": m.start, "end": m.end, "label": m.label} for m in document.mentions]
+            spans = [_span(mention) for mention in document.mentions]
             json.dump({"id": document.id, "text": document.text, "spans": spans}, file, ensure_ascii=False)
             file.write("\n")
+
+
+def _span(mention: Mention) -> dict[str, Any]:
+    score = {} if mention.vote is None else {"score": round(mention.vote, 4)}
+    return {"start": mention.start, "end": mention.end, "label": mention.label, **score}
 
 
 def _document(fields: Any, id_: str, label: str | None, where: str) -> Document:
