@@ -39,6 +39,7 @@ import torch
 from spacy.tokens import Doc, DocBin
 from tqdm import tqdm
 
+from spacy_nerllama.alignment import align
 from spacy_nerllama.evaluation import score
 from spacy_nerllama.grammar import Grammar, State
 from spacy_nerllama.marking import SINGLE
@@ -97,7 +98,8 @@ class Loaded:
     def readings(self, request: Request, rows: torch.Tensor | list[list[int]]) -> Readings:
         """Read the spans off generated ids, k rows of them."""
         texts = self.encoder.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return [parse(request, text) for text in texts]
+        found = [align(request, text) for text in texts]
+        return [spans if diagnosis == "exact" else None for spans, diagnosis in found]
 
 
 def load(settings: argparse.Namespace, adapter: Path) -> Loaded:
@@ -106,33 +108,6 @@ def load(settings: argparse.Namespace, adapter: Path) -> Loaded:
     encoder = TextEncoder(tokenizer)
     model: Any = Adapter.from_folder(adapter).put_on(base, encoder)
     return Loaded(model.merge_and_unload(), encoder)
-
-
-def parse(request: Request, text: str) -> Spans | None:
-    """Read the spans off a marked text; None if it is not the sentence with markers in it."""
-    sentence, label = request.sentence, request.labels[0][0]
-    markers = SINGLE[label]
-    bounds, at = {}, 0
-    for i, word in enumerate(sentence.words):
-        at = sentence.text.index(word, at)
-        bounds[at] = (i, bounds.get(at, (i, i))[1])
-        at += len(word)
-        bounds[at] = (bounds.get(at, (i + 1, 0))[0], i + 1)
-    plain, start, spans = "", None, []
-    text = text.strip("\n")
-    while text:
-        if text.startswith(markers.open) and start is None:
-            text, start = text.removeprefix(markers.open), len(plain)
-        elif text.startswith(markers.close) and start is not None:
-            text = text.removeprefix(markers.close)
-            if start not in bounds or len(plain) not in bounds:
-                return None
-            spans.append(TokenSpan(bounds[start][0], bounds[len(plain)][1], label))
-            start = None
-        else:
-            plain, text = plain + text[0], text[1:]
-    faithful = plain == sentence.text and start is None and all(span.start < span.end for span in spans)
-    return tuple(spans) if faithful else None
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, torch.Tensor]:

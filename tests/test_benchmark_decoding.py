@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 import spacy
-from recorder import DISEASE, sentence
-
-from spacy_nerllama.requests import Request, TokenSpan
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -20,25 +17,6 @@ def benchmark(monkeypatch: pytest.MonkeyPatch):
     import decoding
 
     return decoding
-
-
-@pytest.mark.parametrize(
-    ("text", "spans"),
-    [
-        ("No ataxia (AT) today", []),
-        ("No @@ataxia## (@@AT##) today", [(1, 2), (3, 4)]),
-        ("@@No ataxia (AT) today##\n", [(0, 6)]),
-        ("No @@atax##ia (AT) today", None),
-        ("No @@ataxia (AT) today", None),
-        ("No @@## ataxia (AT) today", None),
-        ("No ataxia## (AT) today", None),
-        ("No ataxia (AT)", None),
-        ("Here it is: No ataxia (AT) today", None),
-    ],
-)
-def test_what_a_text_marks(benchmark, text: str, spans: list | None) -> None:
-    found = benchmark.parse(Request(sentence("No ataxia (AT) today"), DISEASE), text)
-    assert found == (None if spans is None else tuple(TokenSpan(*span, "DISEASE") for span in spans))
 
 
 def test_the_sentences_that_come_with_it(benchmark) -> None:

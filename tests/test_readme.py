@@ -12,6 +12,7 @@ from spacy_nerllama.finetune.recipe import read_recipe
 from spacy_nerllama.pipe import DEFAULT_CONFIG
 
 README = ROOT / "README.md"
+FINETUNING = ROOT / "docs" / "finetuning.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 ADAPTER = ROOT / "spacy_nerllama" / "assets" / "smollm2-135m"
 
@@ -63,11 +64,12 @@ def test_the_config_in_the_readme_is_the_default() -> None:
 
 
 def test_the_recipe_in_the_docs_is_valid(tmp_path: Path) -> None:
-    (block,) = blocks(ROOT / "docs" / "finetuning.md", "ini")
     path = tmp_path / "recipe.cfg"
-    path.write_text(re.sub(r" +#.*$", "", block, flags=re.MULTILINE))
-    recipe, _ = read_recipe(path)
-    assert recipe.labels == {"DISEASE": "disease"}
+    whole, prompt = (re.sub(r" +#.*$", "", block, flags=re.M) for block in blocks(FINETUNING, "ini"))
+    path.write_text(whole)
+    assert read_recipe(path)[0].labels == {"DISEASE": "disease"}
+    path.write_text(re.sub(r"\[prompt\].*?(?=\[training\])", prompt, whole, flags=re.DOTALL))
+    assert read_recipe(path)[0].scheme.tells_labels
 
 
 @pytest.mark.parametrize("line", shell_lines())
