@@ -1,6 +1,7 @@
 """Instruction templates: what a model reads before it marks a sentence."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -127,8 +128,13 @@ class PaperPrompt:
 
     def _draw(self, sentence: Sentence, label: str) -> Sequence[Example]:
         draw = random.Random(f"{self.seed}\0{sentence.text}\0{label}")
-        others = [example for example in self.examples if example.sentence.squashed != sentence.squashed]
-        return draw.sample(others, min(self.n_examples, len(others)))
+        n = self.n_examples + self._counts[sentence.squashed]  # enough, if all that are the sentence are drawn
+        drawn = draw.sample(self.examples, min(n, len(self.examples)))
+        return [each for each in drawn if each.sentence.squashed != sentence.squashed][: self.n_examples]
+
+    @cached_property
+    def _counts(self) -> Counter[str]:
+        return Counter(example.sentence.squashed for example in self.examples)
 
 
 def make_paper_prompt(examples: str | None = None, n_examples: int = 3, seed: int = 0) -> PaperPrompt:
