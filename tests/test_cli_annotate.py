@@ -227,8 +227,12 @@ def test_a_record_that_was_cut_off_anywhere_is_dropped_and_no_other(tmp_path: Pa
     with Journal(tmp_path / "whole", "key") as journal:
         ends = [end for end, _ in journal._records()]
         assert (journal.done, journal.failed) == (3, [(2, "", "failed")])
-    for cut in range(len(whole)):
-        (tmp_path / "cut").write_bytes(whole[:cut])
+    for cut in {
+        *range(0, len(whole), 50),
+        *(end + i for end in (0, *ends[:-1]) for i in (-1, 0, 1, 8)),
+        len(whole) - 1,
+    }:
+        (tmp_path / "cut").write_bytes(whole[: max(0, cut)])
         with Journal(tmp_path / "cut", "key") as journal:
             assert journal.done == max(0, sum(end <= cut for end in ends) - 1)
             for text in TEXTS[journal.done : 3]:
