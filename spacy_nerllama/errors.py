@@ -174,6 +174,16 @@ class Errors:
         "list of these."
     )
 
+    E073 = "[NL073] {path} is a folder. Choose the name of a file."
+    E074 = (
+        "[NL074] A component of the pipeline gives other docs than it was given. Only components that change docs "
+        "in place can annotate here: leave it out, or mend it."
+    )
+    E075 = (
+        "[NL075] {path} is a corpus file, not a plain text. Annotate such files one by one, or give --format txt "
+        "to take all files of the folder as they are."
+    )
+
     # Corpora: NL100-NL149
     E100 = "[NL100] {path}, line {line} is not UTF-8 text ({reason}). Convert it, for example with iconv."
     E101 = (

@@ -219,7 +219,8 @@ class NerLlama(Pipe):
         stream (Iterable[Doc]): The docs. If it fails, its error is raised once the docs before it are out.
         batch_size (int): Not used: what is read at once is measured in tokens (`max_batch_tokens`).
         YIELDS (Doc): The docs, in order, annotated in place.
-        RAISES (ValueError): There are no labels, or the adapter does not fit the base.
+        RAISES (ValueError): There are no labels, the prompt has no markers for one, or the adapter does not fit
+            the base.
         RAISES (FileNotFoundError): The base or the adapter is missing.
         """
         if self._labels is None:
@@ -227,12 +228,17 @@ class NerLlama(Pipe):
         labels = self.label_data
         if not labels:
             raise ValueError(Errors.E051.format(name=self.name))
-        together = scheme_of(self.prompt).tells_labels
+        scheme = scheme_of(self.prompt)
+        try:
+            for label in labels:
+                _ = scheme[label]
+        except KeyError as error:  # which spaCy would take for its own, of a component that was not initialized
+            raise ValueError(*error.args) from None
         answers = getattr(self.model, "answers", None)  # of a model that cannot answer all that it is asked
         handler = self.get_error_handler()
         yield from annotate(
             stream,
-            ask=lambda doc: doc_requests(doc, labels, together, answers),
+            ask=lambda doc: doc_requests(doc, labels, scheme.tells_labels, answers),
             vote=lambda asked: self.model.vote(asked, self.prompt, self.voting, self.max_batch_tokens),
             write=lambda doc, votes: self.set_annotations([doc], [votes]),
             report=lambda doc, error: handler(self.name, self, [doc], error),
@@ -249,7 +255,7 @@ class NerLlama(Pipe):
         for doc, scored in zip(docs, votes, strict=True):
             spans = sorted(scored)
             group = SpanGroup(doc, name=self.spans_key, spans=[Span(doc, *span) for span in spans])
-            group.attrs["scores"] = np.array([scored[span] for span in spans], dtype="float32")
+            group.attrs["scores"] = np.array([scored[span] for span in spans], dtype="float64")
             group.attrs["nerllama"] = True
             new = [Span(doc, *span) for span in elect(scored, thresholds)]
             old = list(doc.ents)

@@ -9,7 +9,7 @@ import pytest
 import spacy
 import typer
 from spacy.language import Language
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc, DocBin, Span, SpanGroup
 from typer.testing import CliRunner
 
 from spacy_nerllama.cli.annotate import FAILED, annotate_cli
@@ -181,10 +181,57 @@ def test_votes_are_written_as_scores(tmp_path: Path, name: str) -> None:
 
 
 def test_a_text_that_the_tokenizer_refuses_is_not_the_end(pipeline: Path, tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "x " * 600_000}) + '\n{"text": "Ataxia."}\n')
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": "a", "text": "x " * 600_000}) + '\n{"text": "Ataxia."}\n')
     code, printed = run(pipeline, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     assert (code, "E088" in printed) == (FAILED, True)
-    assert [len(text) for _, text, _ in mentions(tmp_path / "out.jsonl")] == [1_200_000, 7]
+    assert [(id_, len(text)) for id_, text, _ in mentions(tmp_path / "out.jsonl")] == [
+        ("a", 1_200_000),
+        ("in-2", 7),
+    ]
+
+
+def test_what_input_brings_and_what_failed_docs_have_is_left_out(tmp_path: Path, pipeline: Path) -> None:
+    nlp = spacy.load(pipeline)
+    nlp.get_pipe("entity_ruler").overwrite = True
+    doc, failing = nlp.make_doc("No gout."), nlp.make_doc("Fail, ataxia.")
+    doc.set_ents([Span(doc, 1, 2, "OLD")])
+    doc.spans["nerllama"] = SpanGroup(doc, name="nerllama", attrs={"nerllama": True}, spans=[doc[1:2]])
+    doc.spans["other"] = [doc[0:1]]
+    DocBin(docs=[doc, failing], store_user_data=True).to_disk(tmp_path / "in.spacy")
+    swapped = spacy.load(pipeline, exclude=["fragile"])
+    swapped.add_pipe("fragile")  # behind the rules
+    swapped.to_disk(tmp_path / "swapped")
+    assert run(tmp_path / "swapped", tmp_path / "in.spacy", tmp_path / "out.spacy")[0] == FAILED
+    first, second = DocBin().from_disk(tmp_path / "out.spacy").get_docs(nlp.vocab)
+    assert (first.ents, second.ents) == ((), ())
+    assert list(first.spans) == ["other"]
+
+
+def test_a_folder_of_texts(pipeline: Path, tmp_path: Path) -> None:
+    """Entities beside some of them (brat) change nothing; corpus files are no texts; the output may lie there."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.txt").write_text("Ataxia.")
+    (folder / "a.ann").write_text("")
+    for stop_after in (1, None):
+        Fragile.stop_after = stop_after
+        code, _ = run(pipeline, folder, folder / "out.jsonl")
+        assert code == (130 if stop_after else 0)
+    assert [id_ for id_, *_ in mentions(folder / "out.jsonl")] == ["a", "b"]
+    (folder / "c.txt").write_text(PUBTATOR)
+    code, printed = run(pipeline, folder, tmp_path / "out.jsonl")
+    assert (code, "NL075" in printed) == (1, True)
+    assert run(pipeline, folder, tmp_path / "out.jsonl", "--format", "txt")[0] == 0
+
+
+def test_a_component_that_gives_other_docs_is_refused(tmp_path: Path, texts: Path) -> None:
+    Language.component("copier", func=lambda doc: doc.copy())
+    nlp = spacy.blank("en")
+    nlp.add_pipe("copier")
+    nlp.to_disk(tmp_path / "pipeline")
+    code, printed = run(tmp_path / "pipeline", texts, tmp_path / "out.jsonl")
+    assert (code, "NL074" in printed) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -193,11 +240,15 @@ def test_a_text_that_the_tokenizer_refuses_is_not_the_end(pipeline: Path, tmp_pa
         ('{"text": "Ataxia."}\n{"txt": "Ataxia."}\n', "out.jsonl", "NL117"),
         ('{"text": "Ataxia."}\n', "out.html", "NL072"),
         (None, "out.jsonl", "NL111"),
+        ('{"text": "Ataxia."}\n', "texts", "NL119"),
+        ('{"text": "Ataxia."}\n', "folder.jsonl", "NL073"),
     ],
 )
 def test_what_cannot_be_read_or_written_is_said_before_the_work(
     pipeline: Path, tmp_path: Path, content: str | None, output: str, code: str
 ) -> None:
+    for name in ("texts", "folder.jsonl"):
+        (tmp_path / name / "something").mkdir(parents=True)
     if content is not None:
         (tmp_path / "in.jsonl").write_text(content)
     status, printed = run(pipeline, tmp_path / "in.jsonl", tmp_path / output)
@@ -241,7 +292,14 @@ def test_a_record_that_was_cut_off_anywhere_is_dropped_and_no_other(tmp_path: Pa
 
 
 def test_two_runs_cannot_write_one_journal(tmp_path: Path) -> None:
-    with Journal(tmp_path / "journal", "key"), pytest.raises(BlockingIOError, match="NL070"):
-        Journal(tmp_path / "journal", "key")
-    with Journal(tmp_path / "journal", "key"):
-        pass
+    doc = spacy.blank("en")("Ataxia.")
+    with Journal(tmp_path / "journal", "key") as journal:
+        journal.add(doc, "1")
+        for restart in (False, True):
+            with pytest.raises(BlockingIOError, match="NL070"):
+                Journal(tmp_path / "journal", "key", restart)
+    with Journal(tmp_path / "journal", "key") as journal:
+        assert journal.done == 1
+    with Journal(tmp_path / "journal", "another key", restart=True) as journal:
+        assert journal.done == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["journal"]

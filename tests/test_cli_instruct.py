@@ -99,4 +99,6 @@ def test_docs_without_entities_teach_nothing_unless_their_labels_are_given(tmp_p
     for prompt in ("compact", "multi-task"):
         assert "Wrote 0" in run(tmp_path / "in.spacy", tmp_path / "out.parquet", "-p", prompt)[1]
         assert rows(tmp_path / "out.parquet") == []
-    assert "Wrote 1" in run(tmp_path / "in.spacy", tmp_path / "out.parquet", "--labels", "GENE=gene")[1]
+    printed = run(tmp_path / "in.spacy", tmp_path / "out.parquet", "--labels", "GENE=gene")[1]
+    assert "Wrote 1" in printed
+    assert "has the label GENE" in printed

@@ -99,10 +99,16 @@ def test_all_labels_in_one_reading(tiny: Llama) -> None:
         assert [(s.start, s.end) for s in doc.ents] == [(s.start, s.end) for s in doc.spans["nerllama"]]
 
 
-def test_a_label_without_markers_goes_to_the_error_handler(tiny: Llama) -> None:
+def test_a_label_without_markers_is_refused(tiny: Llama) -> None:
     ner = component(tiny, prompt=MultiTaskPrompt({"GENE": "gene"}))
-    with pytest.raises(KeyError, match="NL032.*DISEASE"):
+    with pytest.raises(ValueError, match="NL032.*DISEASE"):
         ner(docs("p53")[0])
+
+
+def test_seven_of_ten_reach_a_threshold_of_seven_tenths(tiny: Llama) -> None:
+    doc = docs("p53")[0]
+    component(tiny).set_annotations([doc], [{TokenSpan(0, 1, "GENE"): 0.7}])
+    assert doc.ents[0]._.nerllama_vote == 0.7
 
 
 def test_one_doc_gives_the_same_as_many(nlp: Language) -> None:

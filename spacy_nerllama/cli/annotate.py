@@ -33,6 +33,12 @@ OUTPUT_HELP = (
 )
 TO_HELP = "Format of OUTPUT: spacy, jsonl, bioc, pubtator or brat; by default what its name says"
 
+FORMAT_HELP = "Format of INPUT: txt, spacy, or one of those of `convert`; auto: recognised"
+RESTART_HELP = (
+    "Begin anew, instead of going on from where a run stopped; also needed after a change of files that the "
+    "pipeline only names, such as its base model"
+)
+
 SUFFIXES = {
     ".spacy": "spacy",
     ".jsonl": "jsonl",
@@ -50,11 +56,10 @@ def annotate_cli(
     pipeline: Annotated[str, Arg(metavar="PIPELINE", help="A saved pipeline's folder, or an installed package")],
     input_path: Annotated[Path, Arg(metavar="INPUT", help=INPUT_HELP)],
     output_path: Annotated[Path, Arg(metavar="OUTPUT", help=OUTPUT_HELP)],
-    format: Annotated[str, Opt("--format", "-f", help="Format of INPUT, as `convert` takes it")] = "auto",
+    format: Annotated[str, Opt("--format", "-f", help=FORMAT_HELP)] = "auto",
     to: Annotated[str | None, Opt("--to", "-t", help=TO_HELP)] = None,
-    restart: Annotated[
-        bool, Opt("--restart", help="Begin anew, instead of going on from where a run stopped")
-    ] = False,
+    restart: Annotated[bool, Opt("--restart", help=RESTART_HELP)] = False,
+    code_path: Annotated[Path | None, Opt("--code", "-c", help="Python file with components to import")] = None,
 ) -> None:
     """
     Annotate documents with a pipeline. Entities that INPUT brings are left out: OUTPUT has the pipeline's, at the
@@ -66,14 +71,16 @@ def annotate_cli(
     out without annotation, is listed at the end, and makes the exit status 3.
     """
     import spacy
+    from spacy.cli._util import import_code
     from wasabi import msg
 
     overrides = config_overrides(ctx)
+    import_code(code_path)
     try:
         target = output_format(output_path, to)
         nlp = spacy.load(pipeline, config=overrides)
         failed = annotate(nlp, input_path, output_path, format, target, restart)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         msg.fail(f"{output_path} was not written", str(error), exits=1)
     except KeyboardInterrupt:
         msg.warn("Stopped", "The same command goes on from here.")
@@ -87,13 +94,22 @@ def annotate_cli(
 
 
 def output_format(path: Path, to: str | None) -> str:
-    """Give the format to write.
+    """Give the format to write, if it can be written there.
 
-    RAISES: ValueError for a name that does not say it, or an unknown format.
+    RAISES: ValueError for a name that does not say it, an unknown format, or a name that it cannot have;
+        FileExistsError for a folder that is in the way.
     """
+    from ..corpora.brat import check_folder
+
     chosen = to or SUFFIXES.get(path.suffix.lower(), "")
     if chosen not in SUFFIXES.values():
         raise ValueError(Errors.E072.format(path=path, formats=", ".join(dict.fromkeys(SUFFIXES.values()))))
+    if chosen == "spacy" and path.suffix != ".spacy":
+        raise ValueError(Errors.E114.format(path=path))
+    if chosen == "brat":
+        check_folder(path)
+    elif path.is_dir():
+        raise FileExistsError(Errors.E073.format(path=path))
     return chosen
 
 
@@ -116,9 +132,7 @@ def annotate(
 
     total = sum(1 for _ in _inputs(input_path, format, nlp))  # so that a broken file is found before hours of work
     path = output_path.with_name(f".{output_path.name}.part")
-    if restart:
-        path.unlink(missing_ok=True)
-    with Journal(path, _key(nlp, input_path, format)) as journal:
+    with Journal(path, _key(nlp, input_path, format, output_path), restart) as journal:
         with tqdm(total=total, initial=journal.done, unit="doc", desc="Annotating", disable=None) as bar:
             _run(nlp, islice(_inputs(input_path, format, nlp), journal.done, None), journal, bar.update)
         docs = journal.docs(nlp.vocab)
@@ -134,6 +148,8 @@ def _run(nlp: "Language", inputs: Iterable["Input"], journal: "Journal", tick: C
     """Annotate inputs into the journal: each once and in order, also those that a component drops."""
     from spacy.tokens import Doc
 
+    from ..corpora.documents import ID
+
     errors: dict[int, str] = {}  # by the id of the doc object, which `waiting` keeps alive
     waiting: deque[Doc] = deque()
 
@@ -145,18 +161,25 @@ def _run(nlp: "Language", inputs: Iterable["Input"], journal: "Journal", tick: C
             try:
                 doc = _doc(given, nlp)
             except ValueError as error:  # too long a text, for the pipeline's tokenizer
-                waiting.append(Doc(nlp.vocab, words=[given.text], spaces=[False]))
-                errors[id(waiting[-1])] = str(error)
+                doc = Doc(nlp.vocab, words=[given.text], spaces=[False])
+                doc.user_data.update(given.user_data)
+                waiting.append(doc)
+                errors[id(doc)] = str(error)
             else:
                 waiting.append(doc)
                 yield doc
 
     def finish(doc: Doc, error: str | None) -> None:
-        journal.add(doc, str(doc.user_data.get("nerllama_id", journal.done + 1)), errors.pop(id(doc), error))
+        error = errors.pop(id(doc), error)
+        if error:
+            doc.set_ents([])  # of the components before the one that failed
+        journal.add(doc, str(doc.user_data.get(ID, journal.done + 1)), error)
         tick()
 
     nlp.set_error_handler(report)  # type: ignore[arg-type]  # spaCy takes handlers that return, too
     for done in nlp.pipe(taken()):
+        if not any(done is doc for doc in waiting):
+            raise ValueError(Errors.E074)
         while waiting[0] is not done:
             finish(waiting.popleft(), "left out by the pipeline")
         finish(waiting.popleft(), None)
@@ -171,27 +194,40 @@ def _inputs(path: Path, format: str, nlp: "Language") -> Iterator["Input"]:
     from ..corpora import Document, read_corpus
     from ..corpora.files import read_text
 
-    if format == "auto" and path.suffix == ".spacy":
-        yield from DocBin().from_disk(path).get_docs(nlp.vocab)
-    elif texts := _texts(path) if format == "auto" else []:
+    if format == "spacy" or (format == "auto" and path.suffix == ".spacy"):
+        yield from DocBin(store_user_data=True).from_disk(path).get_docs(nlp.vocab)
+    elif texts := _texts(path, format):
         yield from (Document(text.stem, read_text(text), ()) for text in texts)
     else:
         # Entities are left out, so it does not matter what those without a label are called.
         yield from read_corpus(path, format, label="ENTITY")
 
 
-def _texts(path: Path) -> list[Path]:
-    """Give the plain text files that a path names: itself, or those in a folder; none if it is something else."""
+def _texts(path: Path, format: str) -> list[Path]:
+    """Give the plain text files that a path names: itself, or those in a folder; none if it is something else.
+
+    RAISES: ValueError for a folder of corpus files.
+    """
     from ..corpora import detect_format
 
-    if path.is_dir():
-        return [] if any(path.glob("*.ann")) else sorted(path.glob("*.txt"))
-    if path.suffix == ".txt" and path.is_file():
+    def is_plain(text: Path) -> bool:
+        if format == "txt" or text.with_suffix(".ann").is_file():  # of brat, whose entities are left out anyway
+            return True
         try:
-            detect_format(path)
-        except ValueError:
-            return [path]
-    return []
+            detect_format(text)
+        except ValueError:  # no format that we know
+            return True
+        return False
+
+    if format not in ("auto", "txt"):
+        return []
+    if not path.is_dir():
+        return [path] if path.suffix == ".txt" and path.is_file() and is_plain(path) else []
+    texts = sorted(path.glob("*.txt"))
+    for text in texts:
+        if not is_plain(text):
+            raise ValueError(Errors.E075.format(path=text))
+    return texts
 
 
 def _doc(given: "Input", nlp: "Language") -> "Doc":
@@ -201,15 +237,17 @@ def _doc(given: "Input", nlp: "Language") -> "Doc":
     if isinstance(given, Document):
         return to_doc(replace(given, mentions=()), nlp, report=Report())
     given.set_ents([])
+    for key in [key for key, group in given.spans.items() if group.attrs.get("nerllama")]:
+        del given.spans[key]
     return given
 
 
-def _key(nlp: "Language", path: Path, format: str) -> str:
+def _key(nlp: "Language", path: Path, format: str, output: Path) -> str:
     """Tell a job from others: by the pipeline with its settings and weights, and by the input."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(nlp.to_bytes(exclude=["vocab"]))
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
+        if file.is_file() and file != output and not file.name.startswith("."):
             digest.update(file.name.encode("utf8", "surrogateescape"))
             with file.open("rb") as content:
                 for chunk in iter(lambda: content.read(1 << 20), b""):

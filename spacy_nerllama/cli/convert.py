@@ -68,6 +68,8 @@ def convert_cli(
     from ..corpora.files import replacing
 
     try:
+        if report_path is not None and report_path.is_dir():
+            raise FileExistsError(Errors.E073.format(path=report_path))
         documents = read_corpus(
             input_path,
             format,

@@ -33,7 +33,7 @@ def finetune_cli(
     try:
         recipe, config = read_recipe(recipe_path, overrides)
         folder = finetune(recipe, config, output, resume)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         msg.fail("No adapter was trained", str(error), exits=1)
     except KeyboardInterrupt:
         msg.warn("Stopped", f"Go on from the last checkpoint with: --output {output} --resume")

@@ -43,11 +43,15 @@ def instruct_cli(
     from wasabi import msg
 
     try:
-        count = write_instructions(input_path, output_path, labels, prompt, examples, n_examples, seed)
-    except (ValueError, OSError) as error:
+        count, unknown = write_instructions(input_path, output_path, labels, prompt, examples, n_examples, seed)
+    except (ValueError, OSError, ImportError) as error:
         msg.fail(f"Nothing was written to {output_path}", str(error), exits=1)
     if not count:
         msg.warn(f"{input_path} has no sentences, or no entities and no --labels")
+    if unknown:
+        msg.warn(
+            f"No entity of {input_path} has the label {' or '.join(unknown)}: all of its requests mark nothing"
+        )
     msg.good(f"Wrote {count} instructions to {output_path}")
 
 
@@ -59,11 +63,11 @@ def write_instructions(
     examples: Path | None = None,
     n_examples: int = 3,
     seed: int = 0,
-) -> int:
+) -> tuple[int, list[str]]:
     """Write instruction data to a parquet file, whole or not at all.
 
     input_path, output_path, labels, prompt, examples, n_examples, seed: As the command takes them.
-    RETURNS: How many instructions were written.
+    RETURNS: How many instructions were written, and the labels that were asked for and no entity has.
     RAISES: ValueError for an unknown prompt, labels that cannot be read, or a file that is not what it should be;
         FileNotFoundError.
     """
@@ -98,4 +102,4 @@ def write_instructions(
     data = {name: [row[name] for row in rows] for name in columns}
     with replacing(output_path) as temporary:
         Dataset.from_dict(data, features=Features(columns)).to_parquet(temporary)
-    return len(rows)
+    return len(rows), [label for label in names if label not in found]

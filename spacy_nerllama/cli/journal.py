@@ -22,12 +22,13 @@ class Journal:
 
     path: The file. It is made, or gone on with.
     key: What the job is. A file of another one is refused.
+    restart: Forget what is in the file.
     done: How many docs it holds.
     failed: The index, id and error of those that failed.
     RAISES: ValueError for the journal of another job; BlockingIOError if another process is writing it.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: Path, key: str, restart: bool = False) -> None:
         from filelock import FileLock, Timeout
 
         self.path = path
@@ -37,7 +38,7 @@ class Journal:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise BlockingIOError(Errors.E070.format(path=path)) from None
-        self._file: BinaryIO = path.open("ab")
+        self._file: BinaryIO = path.open("wb" if restart else "ab")
         self.done = 0
         self.failed: list[tuple[int, str, str]] = []
         try:
@@ -51,8 +52,8 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
 
     def add(self, doc: Doc, id_: str, error: str | None = None) -> None:
         """Write a doc that is done. When this returns, a kill of the process cannot lose it."""

@@ -46,7 +46,7 @@ def write_bioc(documents: Iterable[Document], path: str | Path) -> None:
     """Write documents as a BioC collection, with the passages and the offsets that they have in their source.
 
     A document without passages becomes one; votes are infons `score`. Passages over which a mention runs are
-    written as one.
+    written as one, with a single space between them whatever was there.
 
     path: The file, which appears whole or not at all: JSON if its name ends in .json, else XML.
     """
@@ -79,7 +79,7 @@ def _document(fields: Any, path: Path, line: int, label: str | None) -> Document
     for number, passage in enumerate(_list(fields, "passages", where), start=1):
         place = f"{where}, passage {number}"
         sentences = _list(passage, "sentences", place)
-        units = sentences if passage.get("text") is None and sentences else [passage]
+        units = sentences if sentences and not passage.get("text") else [passage]
         for unit in units:
             offset, text = as_offset(unit.get("offset")), unit.get("text") or ""
             if offset < 0 or not is_text(text):

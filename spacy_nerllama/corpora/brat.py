@@ -45,8 +45,7 @@ def write_brat(documents: Iterable[Document], path: str | Path) -> None:
     RAISES: FileExistsError if the folder is there and not empty.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(Errors.E119.format(path=path))
+    check_folder(path)
     names = set[str]()
     with replacing(path) as folder:
         folder.mkdir()
@@ -56,6 +55,15 @@ def write_brat(documents: Iterable[Document], path: str | Path) -> None:
             (folder / f"{name}.txt").write_bytes(document.text.encode())
             lines = [_line(i, mention) for i, mention in enumerate(document.mentions, start=1)]
             (folder / f"{name}.ann").write_bytes("".join(lines).encode())
+
+
+def check_folder(path: Path) -> None:
+    """Check that a folder can be written.
+
+    RAISES: FileExistsError if it is there and not empty.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(Errors.E119.format(path=path))
 
 
 def _document(path: Path, text: str) -> Document:

@@ -72,6 +72,12 @@ class Document:
     unplaced: int = 0
     answer: str = "accept"
 
+    @property
+    def user_data(self) -> dict[str, Any]:
+        """What a doc of the document keeps of its source: the id, and passages as lists of their attributes."""
+        passages = [[p.start, p.end, p.offset, p.kind] for p in self.passages]
+        return {ID: self.id, PASSAGES: passages} if passages else {ID: self.id}
+
 
 @dataclass
 class Report:
@@ -247,9 +253,7 @@ def to_doc(
     """
     words = document.words
     doc = nlp.make_doc(document.text) if words is None else Doc(nlp.vocab, words=list(words))
-    doc.user_data[ID] = document.id
-    if document.passages:
-        doc.user_data[PASSAGES] = [[p.start, p.end, p.offset, p.kind] for p in document.passages]
+    doc.user_data.update(document.user_data)
     spans, seen = list[Span](), set[tuple[int, int, str]]()
     for mention in document.mentions:
         if labels is not None and mention.label not in labels:
