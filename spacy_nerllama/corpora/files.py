@@ -97,7 +97,10 @@ def stream_json(path: Path, arrays: Collection[str]) -> Iterator[tuple[int, Any]
 
 
 class _Json:
-    """JSON ahead of a place in a file, of which no more is held than the value that is being read."""
+    """JSON ahead of a place in a file, of which no more is held than the value that is being read.
+
+    (ijson streams JSON as well, but cannot say in which line an error is.)
+    """
 
     def __init__(self, path: Path, file: TextIO) -> None:
         self.path, self.file = path, file
