@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import LOOKALIKE, PLAIN, has_clean_edges, plain_words, sentences, spans_of
 
-from spacy_nerllama.alignment import _GAP, _NEVER, _REPLACED, MAX_UNCLOSED_TOKENS, _best_path, align
+from spacy_nerllama.alignment import MAX_UNCLOSED_TOKENS, align
+from spacy_nerllama.alignment.matching import _GAP, _NEVER, _REPLACED, _best_path
 from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme
 from spacy_nerllama.requests import Request, Sentence
 

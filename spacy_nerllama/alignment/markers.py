@@ -1,0 +1,177 @@
+"""Markers in free text: what a response says without them, and where they stood."""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ..marking import SINGLE, Markers, MarkingScheme
+from ..requests import Request, Sentence
+from .matching import Folded, match_characters
+
+MAX_NAMES = 16  # of typed markers in a response
+
+_Kind = Literal["open", "close"]
+_FOREIGN = ""  # the label of markers that name something else than was asked for
+
+
+class _Mark(NamedTuple):
+    """A marker, which stood before character `at` of the text without markers. label: None: it does not tell."""
+
+    at: int
+    kind: _Kind
+    label: str | None
+
+
+class MarkedMention(NamedTuple):
+    """A mention, in characters [start, end) of the text without markers."""
+
+    start: int
+    end: int
+    label: str | None
+    closed: bool = True
+
+
+class Marked(NamedTuple):
+    """A response without its markers, and these in order."""
+
+    text: str
+    marks: Sequence[_Mark]
+
+    def mentions(self, start: int = 0, end: int | None = None) -> list[MarkedMention]:
+        """Pair the markers that stand in [start, end] of the text.
+
+        A closing marker closes the mention that was opened last. One that is not closed ends with the text, if no
+        marker follows it; else there is no telling where it ends, and it is left out.
+        """
+        end = len(self.text) if end is None else end
+        found: list[MarkedMention] = []
+        opened: list[_Mark] = []
+        last: _Mark | None = None
+        for last in self._marks_in(start, end):
+            if last.kind == "open":
+                opened.append(last)
+            elif opened and (opened[-1].label == last.label or None in (opened[-1].label, last.label)):
+                first = opened.pop()
+                found.append(MarkedMention(first.at, last.at, last.label if first.label is None else first.label))
+        if last and last.kind == "open":
+            end = last.at + len(self.text[last.at : end].rstrip(" \t\r\n.,;:!?"))
+            found.append(MarkedMention(last.at, end, last.label, closed=False))
+        return found
+
+    def has_marks(self, start: int, end: int) -> bool:
+        """Whether any marker stands in [start, end] of the text."""
+        return bool(self._marks_in(start, end))
+
+    def _marks_in(self, start: int, end: int) -> Sequence[_Mark]:
+        return self.marks[bisect_left(self.marks, (start,)) : bisect_left(self.marks, (end + 1,))]
+
+
+def take_markers_out(request: Request, response: str, scheme: MarkingScheme) -> Marked:
+    pattern, meanings = _marker_pattern(request, response, scheme)
+    if pattern.search(request.sentence.text):
+        found = _markers_left_over(request.sentence, response, pattern)
+    else:
+        found = ((match.start(), match.end(), str(match.lastgroup)) for match in pattern.finditer(response))
+    parts: list[str] = []
+    marks: list[_Mark] = []
+    length = last = depth = 0
+    for start, end, group in found:
+        kind, label = meanings[group]
+        # `@@ataxia@@` and `##ataxia##` are meant as mentions: where the marker stands says what it is.
+        before, after = response[max(0, start - 1) : start], response[end : end + 1]
+        if kind == "open" and depth and not (before.isspace() or before in _OPENING or after.isalnum()):
+            kind = "close"
+        elif kind == "close" and not depth and after.isalnum() and not before.isalnum():
+            kind = "open"
+        depth = depth + 1 if kind == "open" else max(0, depth - 1)
+        parts.append(response[last:start])
+        length += start - last
+        marks.append(_Mark(length, kind, label))
+        last = end
+    return Marked("".join([*parts, response[last:]]), marks)
+
+
+_OPENING = frozenset(["", *"([{<'\"“‘"])
+
+
+def _marker_pattern(
+    request: Request, response: str, scheme: MarkingScheme
+) -> tuple[re.Pattern[str], dict[str, tuple[_Kind, str | None]]]:
+    """Make the pattern of all markers; each of its named groups is one, of which the dict tells the meaning."""
+    only = request.labels[0][0] if len(request.labels) == 1 else None
+    pairs: dict[Markers, str | None] = {SINGLE[""]: only}
+    for label, _ in request.labels:
+        pairs[scheme[label]] = label if label in (scheme.typed or {}) else only
+    kinds: tuple[_Kind, _Kind] = ("open", "close")
+    plain = [(pair[i], (kinds[i], label)) for pair, label in pairs.items() for i in (0, 1)]
+    plain.sort(key=lambda marker: -len(marker[0]))  # a shorter one may begin a longer one, which is tried first
+    markers: list[tuple[str, tuple[_Kind, str | None]]] = [
+        (_loose_typed("@#"[i], name), (kinds[i], label))
+        for name, label in _typed_names(request, response)
+        for i in (0, 1)
+    ]
+    markers += [(_loose(marker), meaning) for marker, meaning in plain]
+    pattern = "|".join(f"(?P<m{i}>{marker})" for i, (marker, _) in enumerate(markers))
+    return re.compile(pattern, re.IGNORECASE), {f"m{i}": meaning for i, (_, meaning) in enumerate(markers)}
+
+
+def _typed_names(request: Request, response: str) -> list[tuple[str, str]]:
+    """Give what the typed markers of a response name, each with its label.
+
+    One that was not asked for must occur twice: `@p53@` may be the mention of a model that forgot how to close it.
+    """
+    response = response.casefold()
+    labels = {name: _label_called(name, request) for _, name in _TYPED.findall(response)}
+    return [
+        (name, label)
+        for name, label in [*labels.items()][:MAX_NAMES]
+        if label != _FOREIGN or response.count(f"@{name}") + response.count(f"#{name}") > 1
+    ]
+
+
+_TYPED = re.compile(r"(?=([@#]) ?([^\W\d_][\w -]{0,30}?) ?\1)")
+
+
+def _label_called(name: str, request: Request) -> str:
+    """Give the label that a typed marker names: `chem` is that of `chemical`."""
+    for label, description in request.labels:
+        for known in (label.casefold(), description.casefold()):
+            shorter, longer = sorted((name, known), key=len)
+            if name == known or (len(shorter) > 2 and longer.startswith(shorter)):
+                return label
+    return _FOREIGN
+
+
+def _loose(marker: str) -> str:
+    """Make the pattern of a marker whose signs may be repeated or lacking: `@` and `@@@` for `@@`."""
+    runs = [(char, len([*run])) for char, run in groupby(marker)]
+    loose = "".join(re.escape(char) + (f"{{{n}}}" if char.isalnum() else "+") for char, n in runs)
+    # From the beginning of a run only: a long run of signs that is no marker is not tried from each of them.
+    return loose if marker[0].isalnum() else f"(?<!{re.escape(marker[0])}){loose}"
+
+
+def _loose_typed(sign: str, name: str) -> str:
+    """Make the pattern of a typed marker: `@gene@`, `@@gene@`, `@ gene @`, and `@gene`."""
+    return rf"(?<!{sign}){sign}+ ?{re.escape(name)}(?: ?{sign}+|\b)"
+
+
+def _markers_left_over(
+    sentence: Sentence, response: str, pattern: re.Pattern[str]
+) -> Iterator[tuple[int, int, str]]:
+    """Find the markers in a response to a sentence that itself holds what looks like one.
+
+    They are looked for in what an alignment of the response as it is, white space too, leaves over.
+    """
+    text, copy = (Folded(chars, range(len(chars)), len(chars)) for chars in (sentence.text, response))
+    to = match_characters(text, copy, np.zeros(len(response), bool))
+    at = 0
+    for is_left_over, group in groupby(to < 0):
+        length = len([*group])
+        if is_left_over:
+            for match in pattern.finditer(response[at : at + length]):
+                yield at + match.start(), at + match.end(), str(match.lastgroup)
+        at += length
