@@ -72,11 +72,11 @@ def write_instructions(
         FileNotFoundError.
     """
     from datasets import Dataset, Features, Value
-    from spacy.tokens import DocBin
     from spacy.vocab import Vocab
     from tqdm import tqdm
 
     from ..corpora.files import replacing
+    from ..evaluation.predict import read_docs
     from ..finetune.instructions import instructions
     from ..prompts import CompactPrompt, MultiTaskPrompt, Prompt, make_paper_prompt
     from .convert import parse_labels
@@ -85,9 +85,7 @@ def write_instructions(
         raise ValueError(Errors.E065.format(prompt=prompt, prompts=", ".join(PROMPTS)))
     if examples is not None and prompt != "paper":
         raise ValueError(Errors.E066.format(prompt=prompt))
-    if not input_path.is_file():
-        raise FileNotFoundError(Errors.E064.format(path=input_path))
-    docs = list(DocBin().from_disk(input_path).get_docs(Vocab()))
+    docs = read_docs(input_path, Vocab())
     found = sorted({ent.label_ for doc in docs for ent in doc.ents})
     names = parse_labels(labels) if labels else {label: label.lower() for label in found}
     make: Prompt

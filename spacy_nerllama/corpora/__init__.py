@@ -10,7 +10,8 @@ from .bc2gm import read_bc2gm
 from .bioc import read_bioc, write_bioc
 from .brat import read_brat, write_brat
 from .detect import detect_format
-from .documents import Document, Mention, Misaligned, Passage, Report, sentence_docs, to_doc, to_documents
+from .docs import Misaligned, Report, sentence_docs, to_doc, to_documents
+from .documents import Document, Mention, Passage
 from .hf import read_hf
 from .iob import read_iob
 from .jsonl import read_jsonl, write_jsonl
