@@ -1,12 +1,70 @@
 """Texts -> alignment -> votes: what models have in common that answer in free text."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
+from typing import Any
 
 from ..alignment import Diagnosis, align
 from ..marking import MarkingScheme
+from ..prompts import Prompt, PromptText, scheme_of
 from ..requests import Request, TokenSpan
-from ..voting import Votes
+from ..voting import Votes, Voting
+from .adapter import Adapter
+
+
+class TextModel:
+    """A model that answers in free text, in the place of `Llama`: what it writes is aligned and votes.
+
+    Subclasses say in `respond` where the texts come from.
+    """
+
+    def __init__(self) -> None:
+        self.adapter: Adapter | None = None
+        self.diagnoses: Counter[Diagnosis] = Counter()
+        """How many responses have each diagnosis, of those that came in so far in this process."""
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What is known of the adapter of a pipeline, as its labels and thresholds; empty without one."""
+        return self.adapter.meta if self.adapter else {}
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Keep the adapter that a pipeline brings, for its labels and thresholds: no model is put under it."""
+        self.adapter = adapter
+
+    def respond(self, prompts: Iterable[PromptText], voting: Voting) -> Iterator[Sequence[str]]:
+        """Let the model answer.
+
+        prompts: The prompts, taken as a stream.
+        voting: `samples` and `temperature` say how many responses to give to each, and how they are drawn.
+        RETURNS: The responses to each prompt, in the order of the prompts.
+        """
+        raise NotImplementedError
+
+    def vote(
+        self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
+    ) -> Iterator[Votes]:
+        """Let the model mark requests.
+
+        requests: The requests, taken as a stream.
+        prompt: What the model reads of a request; its responses are read by its marking scheme.
+        voting: How readings are drawn; the vote rule is not applied here.
+        max_batch_tokens: Not used.
+        RETURNS: The votes, in the order of the requests.
+        """
+        scheme = scheme_of(prompt)
+        asked, kept = tee(requests)
+        for responses, request in zip(self.respond(map(prompt, asked), voting), kept, strict=True):
+            votes, diagnoses = count_votes(request, responses, scheme)
+            self.diagnoses.update(diagnoses)
+            yield votes
+
+    def warm_up(self) -> None:
+        """Nothing is loaded here."""
+
+    def unload(self) -> None:
+        """Nothing is kept here."""
 
 
 def count_votes(
