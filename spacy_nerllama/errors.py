@@ -263,6 +263,36 @@ class Errors:
     E128 = "[NL128] {what} can be {choices}, not {value!r}."
     E129 = "[NL129] Columns are counted from 1, or from -1 backwards: there is no column 0."
 
+    # Servers that answer in text: NL190-NL199
+    E190 = "[NL190] The client of the model nerllama.OpenAI.v1 is missing: pip install 'spacy-nerllama[openai]'"
+    E191 = (
+        "[NL191] The environment variable {name} is not set, in which the setting `api_key_env` says that the API "
+        "key is. Set it, or leave the setting null for a server that wants no key."
+    )
+    E192 = (
+        "[NL192] Settings of nerllama.OpenAI.v1 out of range: {settings}. Expected concurrency, max_tokens and "
+        "max_failures >= 1, timeout > 0, retries >= 0, endpoint null, 'chat' or 'completions', and guided null, "
+        "'vllm' or 'llama.cpp'."
+    )
+    E193 = (
+        "[NL193] {url} did not answer for the sentence {text!r}, asked {n} times. The last error: {error}. "
+        "Annotate the document again when the server can answer."
+    )
+    E194 = (
+        "[NL194] The last {n} requests to {url} failed, so the run stops here. The last error: {error}. See "
+        "whether the server is up; documents that came out before are done, and with `annotate` the same command "
+        "goes on from them."
+    )
+    E195 = (
+        "[NL195] {url} refuses what it is asked: {error}. Check the settings `base_url`, `model` and "
+        "`api_key_env`; documents that came out before are done."
+    )
+    E196 = "[NL196] this is no completion: {body!r}"
+
+
+class ModelUnavailableError(ConnectionError):
+    """A model answers no more. That is no doc's fault: it ends a run, instead of failing each doc of it."""
+
 
 class Warnings:
     """Message templates of warnings."""

@@ -38,8 +38,11 @@ class Model(Protocol):
 
     def vote(
         self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
-    ) -> Iterator[Votes]:
-        """Give the votes of requests, in order, as a stream. What is missing is an error at once, not in it."""
+    ) -> Iterator[Votes | Exception]:
+        """Give the votes of requests, in order, as a stream; an error in the place of those of one that failed.
+
+        What is missing is raised at once, not in the stream.
+        """
 
     def warm_up(self) -> None:
         """Load what is needed, so that the first doc does not wait."""
@@ -222,6 +225,7 @@ class NerLlama(Pipe):
         RAISES (ValueError): There are no labels, the prompt has no markers for one, or the adapter does not fit
             the base.
         RAISES (FileNotFoundError): The base or the adapter is missing.
+        RAISES (ModelUnavailableError): A server answers no more; the docs before are out.
         """
         if self._labels is None:
             _ = self.model.adapter  # it brings the labels, and may have to be fetched first

@@ -1,7 +1,8 @@
 """Docs through a model as a stream: requests of many docs go out together, each doc comes back in its turn.
 
-A model batches requests without knowing of docs, so one bad doc fails a batch of several. What was under way is
-then annotated again doc by doc: only the docs that fail alone are reported, and all come out, in order.
+A model that knows which request failed says so in its place, and the doc is reported. One that batches requests
+without knowing of docs raises for a batch of several: what was under way is then annotated again doc by doc, and
+only the docs that fail alone are reported. Either way all come out, in order.
 """
 
 from collections import deque
@@ -10,13 +11,15 @@ from dataclasses import dataclass, field
 
 from spacy.tokens import Doc
 
+from .errors import ModelUnavailableError
 from .requests import Request, TokenSpan
 from .voting import Votes, shift
 
 Ask = Callable[[Doc], Iterable[tuple[int, Request]]]
-Vote = Callable[[Iterable[Request]], Iterator[Votes]]
+Vote = Callable[[Iterable[Request]], Iterator[Votes | Exception]]
 Write = Callable[[Doc, dict[TokenSpan, float]], None]
 Report = Callable[[Doc, Exception], None]
+_Outcome = tuple[Doc, Exception | None]
 
 
 def annotate(docs: Iterable[Doc], ask: Ask, vote: Vote, write: Write, report: Report) -> Iterator[Doc]:
@@ -24,30 +27,43 @@ def annotate(docs: Iterable[Doc], ask: Ask, vote: Vote, write: Write, report: Re
 
     docs: The docs. If taking one fails, that error is raised once the docs before it are out.
     ask: Gives the requests of a doc, each with the doc's token at which its sentence begins.
-    vote: Gives the votes of requests, in order. What it raises before it has taken a request is no doc's fault,
-        and is raised.
+    vote: Gives the votes of requests, in order, or an error in the place of those of a request that failed. What
+        it raises before it has taken a request is no doc's fault, and is raised; so is `ModelUnavailableError`.
     write: Writes votes to a doc, in tokens of the doc.
     report: Is told of a doc that failed, with the error. If it does not raise, the doc comes out not annotated.
     RETURNS: The docs, in order.
     """
     source = _Source(docs)
+    for doc, error in _outcomes(source, ask, vote, write):
+        if error is not None:
+            report(doc, error)
+        yield doc
+    if source.error is not None:
+        raise source.error
+
+
+def _outcomes(source: "_Source", ask: Ask, vote: Vote, write: Write) -> Iterator[_Outcome]:
+    """Annotate docs; each comes with the error that it failed with, if any."""
     while not source.ended:
         waiting: deque[_Waiting] = deque()
         try:
             yield from _in_batches(source, waiting, ask, vote, write)
+        except ModelUnavailableError:
+            raise
         except Exception:
             # As in spaCy's own pipes, whatever a doc makes a tokenizer or a model raise is for the error handler.
             # It is not lost here: the doc that raised it raises it again below, alone, where it can be named.
             if not waiting:
                 raise
         for entry in waiting:
+            error: Exception | None
             try:
-                list(_in_batches([entry.doc], deque(), ask, vote, write))
-            except Exception as error:
-                report(entry.doc, error)
-            yield entry.doc
-    if source.error is not None:
-        raise source.error
+                [(_, error)] = _in_batches([entry.doc], deque(), ask, vote, write)
+            except ModelUnavailableError:
+                raise
+            except Exception as raised:
+                error = raised
+            yield entry.doc, error
 
 
 @dataclass
@@ -56,12 +72,12 @@ class _Waiting:
 
     doc: Doc
     starts: list[int] = field(default_factory=list)
-    votes: list[Votes] = field(default_factory=list)
+    votes: list[Votes | Exception] = field(default_factory=list)
 
 
 def _in_batches(
     docs: Iterable[Doc], waiting: deque[_Waiting], ask: Ask, vote: Vote, write: Write
-) -> Iterator[Doc]:
+) -> Iterator[_Outcome]:
     """Annotate docs as a stream. When it raises, `waiting` holds the docs that were taken and not given back."""
     for votes in vote(_requests(docs, ask, waiting)):
         yield from _answered(waiting, write)  # docs without requests, before the one that is answered now
@@ -79,14 +95,21 @@ def _requests(docs: Iterable[Doc], ask: Ask, waiting: deque[_Waiting]) -> Iterat
         yield from (request for _, request in requests)
 
 
-def _answered(waiting: deque[_Waiting], write: Write) -> Iterator[Doc]:
-    """Give back the docs at the head all of whose votes have come in."""
+def _answered(waiting: deque[_Waiting], write: Write) -> Iterator[_Outcome]:
+    """Give back the docs at the head all of whose votes have come in; one whose request failed is not written."""
     while waiting and len(waiting[0].votes) == len(waiting[0].starts):
         entry = waiting[0]
-        shifted = (shift(each.spans, start) for start, each in zip(entry.starts, entry.votes, strict=True))
-        write(entry.doc, {span: vote for votes in shifted for span, vote in votes})
+        votes: dict[TokenSpan, float] = {}
+        error = None
+        for start, each in zip(entry.starts, entry.votes, strict=True):
+            if isinstance(each, Exception):
+                error = error or each
+            else:
+                votes.update(shift(each.spans, start))
+        if error is None:
+            write(entry.doc, votes)
         waiting.popleft()
-        yield entry.doc
+        yield entry.doc, error
 
 
 class _Source:

@@ -1,11 +1,9 @@
 """Recorded responses, `nerllama.Replay.v1`: everything after the model, without the model."""
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ..alignment import Diagnosis
 from ..corpora.files import numbered_lines, parse_json
@@ -13,13 +11,10 @@ from ..errors import Errors
 from ..prompts import Prompt, scheme_of
 from ..requests import Request, TokenSpan, squash
 from ..voting import Votes, Voting
-from .adapter import Adapter
-from .texts import count_votes
-
-logger = logging.getLogger(__name__)
+from .texts import TextModel, count_votes
 
 
-class Replay:
+class Replay(TextModel):
     """Responses that were recorded, in the place of a model.
 
     A record is found by its label and its text, white space aside: first the whole text of a doc is looked up,
@@ -31,23 +26,17 @@ class Replay:
     """
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self.path = path
-        self.adapter: Adapter | None = None
-        self._diagnoses: dict[tuple[str, str], list[Diagnosis]] = {}
+        self._by_record: dict[tuple[str, str], list[Diagnosis]] = {}
+
+    def __str__(self) -> str:
+        return self.path
 
     @property
     def diagnoses(self) -> Counter[Diagnosis]:
-        """How many responses have each diagnosis, of those that were asked for in this process so far."""
-        return Counter(diagnosis for diagnoses in self._diagnoses.values() for diagnosis in diagnoses)
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """What is known of the adapter of a pipeline, as its labels and thresholds; empty without one."""
-        return self.adapter.meta if self.adapter else {}
-
-    def set_adapter(self, adapter: Adapter | None) -> None:
-        """Keep the adapter that a pipeline brings, for its labels and thresholds: no model is put under it."""
-        self.adapter = adapter
+        """How many responses have each diagnosis, each counted once, of those that were asked for so far."""
+        return Counter(diagnosis for diagnoses in self._by_record.values() for diagnosis in diagnoses)
 
     @cached_property
     def records(self) -> Mapping[tuple[str, str], list[str]]:
@@ -66,7 +55,7 @@ class Replay:
 
     def vote(
         self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
-    ) -> Iterator[Votes]:
+    ) -> Iterator[Votes | Exception]:
         """Let the recorded responses vote.
 
         requests: The requests, taken as a stream.
@@ -85,18 +74,11 @@ class Replay:
                 key = (request.sentence.squashed, label[0])
                 if key in records:
                     asked = Request(request.sentence, (label,))
-                    votes, self._diagnoses[key] = count_votes(asked, records[key][: voting.samples], scheme)
+                    votes, self._by_record[key] = count_votes(asked, records[key][: voting.samples], scheme)
                     spans.update(votes.spans)
             return Votes(spans)
 
         return self._logged(map(vote, requests))
-
-    def _logged(self, votes: Iterator[Votes]) -> Iterator[Votes]:
-        try:
-            yield from votes
-        finally:
-            counts = ", ".join(f"{n} {diagnosis}" for diagnosis, n in self.diagnoses.most_common())
-            logger.info("Responses of %s: %s", self.path, counts or "none")
 
     def warm_up(self) -> None:
         """Read the file, so that the first doc does not wait."""

@@ -1,5 +1,6 @@
 """Texts -> alignment -> votes: what models have in common that answer in free text."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import tee
@@ -12,17 +13,27 @@ from ..requests import Request, TokenSpan
 from ..voting import Votes, Voting
 from .adapter import Adapter
 
+logger = logging.getLogger(__name__)
+
+Responses = Sequence[str] | Exception
+"""What a model wrote for one request, or why there is nothing."""
+
 
 class TextModel:
     """A model that answers in free text, in the place of `Llama`: what it writes is aligned and votes.
 
-    Subclasses say in `respond` where the texts come from.
+    Subclasses say in `respond` where the texts come from; those that need more of a request than its prompt, in
+    `respond_to`.
     """
 
     def __init__(self) -> None:
         self.adapter: Adapter | None = None
-        self.diagnoses: Counter[Diagnosis] = Counter()
+        self._diagnoses: Counter[Diagnosis] = Counter()
+
+    @property
+    def diagnoses(self) -> Counter[Diagnosis]:
         """How many responses have each diagnosis, of those that came in so far in this process."""
+        return self._diagnoses
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -33,32 +44,57 @@ class TextModel:
         """Keep the adapter that a pipeline brings, for its labels and thresholds: no model is put under it."""
         self.adapter = adapter
 
-    def respond(self, prompts: Iterable[PromptText], voting: Voting) -> Iterator[Sequence[str]]:
+    def respond(self, prompts: Iterable[PromptText], voting: Voting) -> Iterator[Responses]:
         """Let the model answer.
 
         prompts: The prompts, taken as a stream.
         voting: `samples` and `temperature` say how many responses to give to each, and how they are drawn.
-        RETURNS: The responses to each prompt, in the order of the prompts.
+        RETURNS: The responses to each prompt, in the order of the prompts; an error where they failed.
         """
         raise NotImplementedError
 
+    def respond_to(self, requests: Iterable[Request], prompt: Prompt, voting: Voting) -> Iterator[Responses]:
+        """Let the model answer requests.
+
+        requests: The requests, taken as a stream.
+        prompt: What the model reads of a request.
+        voting: As `respond` takes it.
+        RETURNS: As `respond`.
+        """
+        return self.respond(map(prompt, requests), voting)
+
     def vote(
         self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
-    ) -> Iterator[Votes]:
+    ) -> Iterator[Votes | Exception]:
         """Let the model mark requests.
 
         requests: The requests, taken as a stream.
         prompt: What the model reads of a request; its responses are read by its marking scheme.
         voting: How readings are drawn; the vote rule is not applied here.
         max_batch_tokens: Not used.
-        RETURNS: The votes, in the order of the requests.
+        RETURNS: The votes, in the order of the requests; an error where the model failed.
         """
         scheme = scheme_of(prompt)
         asked, kept = tee(requests)
-        for responses, request in zip(self.respond(map(prompt, asked), voting), kept, strict=True):
-            votes, diagnoses = count_votes(request, responses, scheme)
-            self.diagnoses.update(diagnoses)
-            yield votes
+
+        def votes() -> Iterator[Votes | Exception]:
+            for responses, request in zip(self.respond_to(asked, prompt, voting), kept, strict=True):
+                if isinstance(responses, Exception):
+                    yield responses
+                else:
+                    counted, diagnoses = count_votes(request, responses, scheme)
+                    self._diagnoses.update(diagnoses)
+                    yield counted
+
+        return self._logged(votes())
+
+    def _logged(self, votes: Iterator[Votes | Exception]) -> Iterator[Votes | Exception]:
+        """Log the responses by diagnosis when a stream ends."""
+        try:
+            yield from votes
+        finally:
+            counts = ", ".join(f"{n} {diagnosis}" for diagnosis, n in self.diagnoses.most_common())
+            logger.info("Responses of %s: %s", self, counts or "none")
 
     def warm_up(self) -> None:
         """Nothing is loaded here."""
