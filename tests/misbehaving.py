@@ -41,6 +41,7 @@ class Server:
         answer: Callable[[str], str] = mark,
     ) -> None:
         self.faults, self.lasting, self.max_n, self.answer = dict(faults or {}), dict(lasting or {}), max_n, answer
+        self.refuses_n = False
         self.bodies: list[dict[str, Any]] = []
         self.seen: Counter[str] = Counter()
         self.did: Counter[str] = Counter()
@@ -99,10 +100,10 @@ class Handler(BaseHTTPRequestHandler):
         sentence = read.removesuffix("\nMark disease:\n").split("Input:\n")[-1]
         with owner.lock:
             owner.bodies.append(body)
-            owner.headers.append(dict(self.headers))
+            owner.headers.append({name.lower(): value for name, value in self.headers.items()})
             owner.in_flight += 1
             owner.most_in_flight = max(owner.most_in_flight, owner.in_flight)
-        fault = owner.fault_of(sentence)
+        fault = "400" if owner.refuses_n and "n" in body else owner.fault_of(sentence)
         with owner.lock:
             owner.did[fault or "answered"] += 1
         try:
@@ -118,7 +119,9 @@ class Handler(BaseHTTPRequestHandler):
         """Write choices as the API does."""
         n = min(n, self.server.owner.max_n)
         choice = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        return json.dumps({"id": "1", "choices": [{"index": i, "finish_reason": "stop", **choice} for i in range(n)]})
+        return json.dumps(
+            {"id": "1", "choices": [{"index": i, "finish_reason": "stop", **choice} for i in range(n)]}
+        )
 
     def send(self, body: str, status: int = 200, kind: str = "application/json", **headers: str) -> None:
         """Send a whole response."""

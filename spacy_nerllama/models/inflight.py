@@ -55,6 +55,8 @@ def in_order(
     async def ask(item: Item) -> Answer | Exception:
         nonlocal failures, broken
         async with slots:
+            if broken is not None:
+                return broken
             try:
                 answered = await answer(item)
             except ModelUnavailableError as error:
@@ -72,7 +74,7 @@ def in_order(
 
     def is_ready() -> bool:
         head = pending[0]
-        return head.done() and not (failures and isinstance(head.result(), ConnectionError))
+        return head.done() and not (isinstance(head.result(), ConnectionError) and (failures or broken))
 
     def take() -> Answer | Exception:
         while not is_ready():
@@ -101,10 +103,10 @@ def _event_loop(close: Callable[[], Awaitable[Any]]) -> Iterator[asyncio.Abstrac
     thread.start()
 
     async def end() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.1)  # again: before Python 3.12 `wait_for` may overhear it
         await close()
 
     try:
