@@ -275,8 +275,8 @@ class Errors:
         "'vllm' or 'llama.cpp'."
     )
     E193 = (
-        "[NL193] {url} did not answer for the sentence {text!r}, asked {n} times. The last error: {error}. "
-        "Annotate the document again when the server can answer."
+        "[NL193] {url} did not answer for the sentence {text!r}. The last error: {error}. Mend what it names, or "
+        "wait, and annotate the document again."
     )
     E194 = (
         "[NL194] The last {n} requests to {url} failed, so the run stops here. The last error: {error}. See "

@@ -146,21 +146,19 @@ class OpenAI(TextModel):
             while len(responses) < k:
                 n = k - len(responses) if self._takes_n else 1
                 if k > 1:
-                    body.update(temperature=voting.temperature, seed=voting.seed + len(responses))
+                    body |= {"temperature": voting.temperature, "seed": voting.seed + len(responses)}
                 try:
                     choices = await self._post(client, {**body, "n": n} if n > 1 else body)
                 except _RefusedError:
                     if n == 1:
                         raise
-                    choices = await self._post(client, body)  # it goes, so it was the number that was refused
+                    choices = await self._post(client, body)  # if it goes, it was the number that was refused
                 if len(choices) < n:
                     self._takes_n = False
                 responses += choices[:n]
         except (_RefusedError, _TemporaryError) as error:
-            times = 1 if isinstance(error, _RefusedError) else self.retries + 1
             text = _shorten(request.sentence.text, 60)
-            message = Errors.E193.format(url=self.base_url, text=text, n=times, error=error)
-            raise ConnectionError(message) from error
+            raise ConnectionError(Errors.E193.format(url=self.base_url, text=text, error=error)) from error
         return responses
 
     def _body(self, request: Request, prompt: Prompt) -> dict[str, Any]:
@@ -176,7 +174,7 @@ class OpenAI(TextModel):
             body["structured_outputs"] = {"grammar": to_gbnf(request, scheme)}
         elif self.guided == "llama.cpp":
             body["grammar"] = to_gbnf(request, scheme)
-        return {key: value for key, value in {**body, **self.extra_body}.items() if value is not None}
+        return body
 
     async def _post(self, client: "AsyncOpenAI", body: dict[str, Any]) -> list[str]:
         """Send a request, again if need be, and give the texts of its choices, at least one.
@@ -198,6 +196,7 @@ class OpenAI(TextModel):
     async def _post_once(self, client: "AsyncOpenAI", body: dict[str, Any]) -> list[str]:
         from openai import APIConnectionError, APIStatusError
 
+        body = {key: value for key, value in {**body, **self.extra_body}.items() if value is not None}
         chat = "messages" in body
         endpoint: Any = client.chat.completions if chat else client.completions
         read = {key: body[key] for key in ("messages", "prompt") if key in body}
