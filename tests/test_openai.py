@@ -250,12 +250,16 @@ def test_several_sentences_and_labels_share_the_fate_of_their_document() -> None
         assert server.seen == dict.fromkeys(TEXTS[:4], 1)
 
 
-def test_a_text_that_cannot_be_sent_fails_alone() -> None:
-    texts = [TEXTS[0], "The ataxia \ud800 fell.", TEXTS[1]]
+def test_a_request_that_the_prompt_refuses_fails_alone() -> None:
+    """And it is no failure of the server."""
+    both = Request(REQUEST.sentence, (("DISEASE", "disease"), ("GENE", "gene")))
     with Server() as server:
-        _, failed = annotate(pipeline(server), texts)
-        assert list(failed) == texts[1:2]
-        assert sum(server.seen.values()) == 2
+        model = OpenAI("m", server.url, max_failures=1)
+        first, second, third = model.vote([REQUEST, both, REQUEST], PAPER, ONE, 0)
+        assert first == third == Votes({(1, 2, "DISEASE"): 1.0})
+        assert isinstance(second, ValueError)
+        assert "NL036" in str(second)
+        assert len(server.bodies) == 2
 
 
 # Outages
