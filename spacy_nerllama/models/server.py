@@ -1,12 +1,12 @@
 """A vLLM server as an engine: each row is one request, which asks for the scores of the choices and nothing else.
 
 The server reads a row as a prompt, and gives the log-probabilities of the ids that we name at the places that we
-name (`prompt_logprob_token_ids` of `/inference/v1/generate`, vLLM 0.32), not of the likeliest ones: a marker is often
-not among these. Log-probabilities differ from logits by a number that all choices of a decision share, so they serve
-as logits do.
+name (`prompt_logprob_token_ids` of `/inference/v1/generate`, vLLM 0.32). The likeliest ids would not do: markers
+are often not among them. Log-probabilities differ from logits by a number that all choices of a decision share, and
+so serve as logits do.
 
-What was read before a row is the ids themselves, sent again. The server takes them from its prefix cache where they
-are there: scores are asked for from the first decision on only, so nothing before it has to be computed again.
+What was read before a row is the ids themselves, sent again. The server takes them from its prefix cache if it has
+them: scores are asked for from the first decision on only, so nothing before it has to be computed again.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 """Seconds between two attempts: about so many at first, then twice as many each time; at most so many."""
 
 
-class _NoAnswer(Exception):
+class _NoAnswerError(Exception):
     """An attempt failed in a way that another may not.
 
     wait: How many seconds the server asks to wait.
@@ -197,7 +197,7 @@ class Server:
         for attempt in range(retries + 1):
             try:
                 return await self._attempt(method, path, body)
-            except _NoAnswer as error:
+            except _NoAnswerError as error:
                 failure = error
             if attempt < retries:
                 delay = random.uniform(0.5, 1.0) * FIRST_DELAY * 2**attempt
@@ -209,17 +209,17 @@ class Server:
         try:
             response = await self._client.request(method, path, json=body)
         except httpx.RequestError as error:
-            raise _NoAnswer(f"{type(error).__name__} {error}".strip()) from error
+            raise _NoAnswerError(f"{type(error).__name__} {error}".strip()) from error
         if response.status_code in (408, 429) or response.status_code >= 500:
             asked = response.headers.get("Retry-After", "")
             wait = float(asked) if asked.isdecimal() else 0.0
-            raise _NoAnswer(f"{response.status_code} {_message(response)}", wait)
+            raise _NoAnswerError(f"{response.status_code} {_message(response)}", wait)
         if not response.is_success:
             raise self._refusal(response, path)
         try:
             answer = response.json()
         except ValueError as error:
-            raise _NoAnswer(f"not JSON, {error}") from error
+            raise _NoAnswerError(f"not JSON, {error}") from error
         if not isinstance(answer, dict):
             raise ValueError(Errors.E188.format(url=self.url, reason="not a JSON object"))
         return answer
