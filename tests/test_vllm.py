@@ -206,22 +206,6 @@ def test_a_server_that_goes_away_ends_the_run(tiny, tiny_base: Path, monkeypatch
     model.unload()
 
 
-def test_a_run_that_nobody_waits_for_is_cancelled(model: VLLM, served: FakeVLLM) -> None:
-    model.load()
-    votes = model.vote(REQUESTS * 20, CompactPrompt(), GREEDY, 4096)
-    next(votes)
-    served.mishaps.extend([5.0] * 40)
-    next(votes)
-    start = time.monotonic()
-    votes.close()
-    time.sleep(0.1)
-    attempts = served.attempts
-    time.sleep(0.1)
-    assert served.attempts == attempts, "nothing more is sent"
-    model.unload()
-    assert time.monotonic() - start < 2.0
-
-
 INTERRUPTED = """
 import sys
 from spacy_nerllama.models import VLLM

@@ -2,8 +2,8 @@
 
 The server reads a row as a prompt, and gives the log-probabilities of the ids that we name at the places that we
 name (`prompt_logprob_token_ids` of `/inference/v1/generate`, vLLM 0.32). The likeliest ids would not do: markers
-are often not among them. Log-probabilities differ from logits by a number that all choices of a decision share, and
-so serve as logits do.
+are often not among them. Log-probabilities differ from logits by a number that is the same for all choices of a
+decision, and so serve as logits do.
 
 What was read before a row is the ids themselves, sent again. The server takes them from its prefix cache if it has
 them: scores are asked for from the first decision on only, so nothing before it has to be computed again.
@@ -79,7 +79,7 @@ class Server:
         self.at_once = concurrency
         self.failed = False
         """Whether a request was given up since the last `connect`."""
-        self._model = model
+        self.model = model
         self._retries = retries
         try:
             self._client = httpx.AsyncClient(
@@ -106,11 +106,11 @@ class Server:
         except ConnectionError as error:
             raise ConnectionError(Errors.E180.format(url=self.url, reason=error.__cause__)) from error
         cards = {card["id"]: card for card in answer.get("data", []) if isinstance(card, dict) and "id" in card}
-        if self._model is None and sum(card.get("parent") is None for card in cards.values()) == 1:
-            self._model = next(name for name, card in cards.items() if card.get("parent") is None)
-        if self._model not in cards:
-            raise ValueError(Errors.E183.format(url=self.url, model=self._model, served=", ".join(cards)))
-        card = cards[self._model]
+        if self.model is None and sum(card.get("parent") is None for card in cards.values()) == 1:
+            self.model = next(name for name, card in cards.items() if card.get("parent") is None)
+        if self.model not in cards:
+            raise ValueError(Errors.E183.format(url=self.url, model=self.model, served=", ".join(cards)))
+        card = cards[self.model]
         base = cards.get(card.get("parent"), card)  # a LoRA module does not tell these
         if not isinstance(base.get("max_model_len"), int):
             raise ValueError(Errors.E184.format(url=self.url, reason="it does not tell its max_model_len"))
@@ -121,7 +121,7 @@ class Server:
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Give the ids of a text by the server's tokenizer."""
-        body = {"model": self._model, "prompt": text, "add_special_tokens": False}
+        body = {"model": self.model, "prompt": text, "add_special_tokens": False}
         return tuple(self._wait(self._request("POST", "/tokenize", body))["tokens"])
 
     def prefix(self, ids: tuple[int, ...]) -> tuple[int, ...]:
@@ -158,7 +158,7 @@ class Server:
         ids = (*before, *row.ids[: last + 1], choices[0])
         for skip in (False, True):
             body = {
-                "model": self._model,
+                "model": self.model,
                 "token_ids": ids,
                 "sampling_params": {
                     "max_tokens": 1,
@@ -229,7 +229,7 @@ class Server:
         if code == 401:
             return PermissionError(Errors.E182.format(url=self.url, reason=reason))
         if code == 404 and "does not exist" in reason:
-            return ValueError(Errors.E183.format(url=self.url, model=self._model, served=reason))
+            return ValueError(Errors.E183.format(url=self.url, model=self.model, served=reason))
         if code in (403, 404, 405) or "prompt_logprob_token_ids requires" in reason:
             return ValueError(Errors.E184.format(url=self.url, reason=f"{path}: {code} {reason}"))
         return ValueError(Errors.E187.format(url=self.url, code=code, reason=reason))
