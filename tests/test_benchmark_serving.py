@@ -1,4 +1,4 @@
-"""The serving benchmark, on the tiny model and our server: its rates mean nothing there, what it compares is right."""
+"""The serving benchmark, on the tiny model and our server: its rates mean nothing there, its comparison does."""
 
 import json
 import sys

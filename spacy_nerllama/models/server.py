@@ -94,6 +94,7 @@ class Server:
         self._thread = threading.Thread(target=_run, args=(self._loop,), name="nerllama-server", daemon=True)
         self._thread.start()
         self.close = weakref.finalize(self, _close, self._loop, self._client, os.getpid())
+        """Disconnect; what is under way is cancelled. Done at the latest when nobody has the server any more."""
 
     def connect(self) -> None:
         """Ask the server what it serves.
@@ -105,7 +106,7 @@ class Server:
             answer = self._wait(self._request("GET", "/v1/models", retries=0))
         except ConnectionError as error:
             raise ConnectionError(Errors.E180.format(url=self.url, reason=error.__cause__)) from error
-        cards = {card["id"]: card for card in answer.get("data", []) if isinstance(card, dict) and "id" in card}
+        cards = {card["id"]: card for card in answer.get("data") or [] if isinstance(card, dict) and "id" in card}
         if self.model is None and sum(card.get("parent") is None for card in cards.values()) == 1:
             self.model = next(name for name, card in cards.items() if card.get("parent") is None)
         if self.model not in cards:
@@ -122,7 +123,10 @@ class Server:
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Give the ids of a text by the server's tokenizer."""
         body = {"model": self.model, "prompt": text, "add_special_tokens": False}
-        return tuple(self._wait(self._request("POST", "/tokenize", body))["tokens"])
+        tokens = self._wait(self._request("POST", "/tokenize", body)).get("tokens")
+        if not isinstance(tokens, list):
+            raise ValueError(Errors.E188.format(url=self.url, reason="no tokens"))
+        return tuple(tokens)
 
     def prefix(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """Give the past of ids: themselves."""
@@ -171,17 +175,17 @@ class Server:
             }
             answer = await self._request("POST", GENERATE, body)
             if (scores := answer.get("prompt_token_id_logprobs")) is not None:
-                return self._array(scores, len(wanted))[[i - first for i, _ in row.asks]]
+                return self._array(scores, (len(wanted), max(map(len, wanted))))[[i - first for i, _ in row.asks]]
             # It has read this very row before, and has given what it knows of it from its cache: no scores.
         raise ValueError(Errors.E184.format(url=self.url, reason="it gives no prompt_token_id_logprobs"))
 
-    def _array(self, text: str, n: int) -> Scored:
+    def _array(self, text: str, shape: tuple[int, int]) -> Scored:
         try:
             array = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
         except (binascii.Error, ValueError, TypeError, EOFError) as error:
             raise ValueError(Errors.E188.format(url=self.url, reason=error)) from error
-        if array.ndim != 2 or len(array) != n or array.dtype.kind != "f":
-            reason = f"scores of the shape {array.shape} for {n} places"
+        if array.shape != shape or array.dtype.kind != "f" or np.isnan(array).any():
+            reason = f"scores of the shape {array.shape} and type {array.dtype} for {shape}, or not numbers"
             raise ValueError(Errors.E188.format(url=self.url, reason=reason))
         return cast(Scored, array)
 
@@ -200,7 +204,7 @@ class Server:
             except _NoAnswerError as error:
                 failure = error
             if attempt < retries:
-                delay = random.uniform(0.5, 1.0) * FIRST_DELAY * 2**attempt
+                delay = random.uniform(0.5, 1.5) * FIRST_DELAY * 2**attempt
                 await asyncio.sleep(min(max(delay, failure.wait), LONGEST_DELAY))
         self.failed = True
         raise ConnectionError(Errors.E181.format(url=self.url, n=retries + 1, reason=failure)) from failure

@@ -1,6 +1,5 @@
 """A served model, `nerllama.VLLM.v1`: marked decoding on a vLLM server."""
 
-import gc
 import json
 import os
 import threading
@@ -166,12 +165,9 @@ class VLLM:
         self.load()
 
     def unload(self) -> None:
-        """Disconnect; the next `vote` connects again. What is under way is cancelled."""
+        """Disconnect; the next `vote` connects again. A `vote` that is going on keeps its connections."""
         with self._lock:
-            connected, self._connected = self._connected, None
-        if connected and os.getpid() == self._process:
-            connected.server.close()
-        gc.collect()
+            self._connected = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Give what a copy or another process needs; it connects for itself."""
