@@ -331,6 +331,36 @@ class Errors:
     )
     E196 = "[NL196] this is no completion: {body!r}"
 
+    # Cache, records and spacy-llm: NL200-NL209
+    E200 = (
+        "[NL200] {path}, line {line} has broken votes: expected a list of objects with `start` and `end` inside "
+        "of the text, a `label` that was asked for, and a `vote` of 0 to 1."
+    )
+    E201 = (
+        "[NL201] The cache {path} cannot be opened ({reason}). Delete it if it is broken, wait if another process "
+        "keeps it locked, or set another `path`."
+    )
+    E202 = (
+        "[NL202] What a {model} answers cannot be kept in a cache: nothing says what the model is. Give it a "
+        "method `fingerprint`, a string of all that its answers depend on, or leave out the setting `cache`."
+    )
+    E203 = (
+        "[NL203] Nothing can be recorded: the pipeline has {n} components nerllama_ner, and the answers of one "
+        "are recorded. Leave out --record, or the other components."
+    )
+    E204 = (
+        "[NL204] {model} is no model that can be used here. Expected one of ours, such as nerllama.Llama.v1, or a "
+        "model of spacy-llm: a function that gives the responses to lists of prompts."
+    )
+    E205 = (
+        "[NL205] The model gave {given} where {expected} were asked for. A model of spacy-llm gives one response "
+        "for each prompt, in a list for each list of prompts."
+    )
+    E206 = (
+        "[NL206] This model marks the requests of the task nerllama.NER.v1; it writes no text for other tasks or "
+        "prompts. Use that task, or another model."
+    )
+
 
 class ModelUnavailableError(ConnectionError):
     """A model answers no more. That is no doc's fault: it ends a run, instead of failing each doc of it."""
@@ -346,6 +376,10 @@ class Warnings:
     W002 = (
         "[NLW02] The GPU has no memory for batches of {asked} tokens: going on with {budget}. Set "
         "max_batch_tokens lower to spare these attempts."
+    )
+    W200 = (
+        "[NLW200] The cache {path} fails ({reason}): going on without it. What was kept before stays; see whether "
+        "its disk is full, or another process keeps it locked."
     )
     W090 = (
         "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "

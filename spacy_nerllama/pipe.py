@@ -16,9 +16,11 @@ from spacy.vocab import Vocab
 
 from .errors import Errors
 from .models.adapter import Adapter
+from .models.cache import Cache, request_key, text_key
+from .models.spacyllm import as_model
 from .prompts import Prompt, scheme_of
 from .requests import Request, TokenSpan, doc_requests
-from .stream import annotate
+from .stream import Ask, Vote, annotate
 from .voting import Votes, Voting, elect
 
 
@@ -73,6 +75,7 @@ DEFAULT_CONFIG = {
         "threshold": None,
         "seed": 0,
     },
+    "cache": None,
     "scorer": {"@scorers": "spacy.ner_scorer.v1"},
 }
 
@@ -93,12 +96,13 @@ def make_nerllama_ner(
     spans_key: str,
     overwrite_ents: bool,
     max_batch_tokens: int,
+    cache: Cache | None,
     scorer: Callable | None,
 ) -> "NerLlama":
     """Make the component; settings as `NerLlama` has them."""
     return NerLlama(
         nlp.vocab,
-        model,
+        as_model(model),
         name,
         labels=labels,
         prompt=prompt,
@@ -106,6 +110,7 @@ def make_nerllama_ner(
         spans_key=spans_key,
         overwrite_ents=overwrite_ents,
         max_batch_tokens=max_batch_tokens,
+        cache=cache,
         scorer=scorer,
     )
 
@@ -123,6 +128,7 @@ class NerLlama(Pipe):
     overwrite_ents (bool): Where new entities overlap with those that a doc has, the new are kept (as
         `entity_ruler` does); if False the old are.
     max_batch_tokens (int): The most tokens of the language model in a batch, which bounds memory.
+    cache (Cache | None): Where answers are kept, and looked up before the model is asked.
     scorer (Callable | None): The scoring method.
     """
 
@@ -138,6 +144,7 @@ class NerLlama(Pipe):
         spans_key: str = "nerllama",
         overwrite_ents: bool = True,
         max_batch_tokens: int = 4096,
+        cache: Cache | None = None,
         scorer: Callable | None = None,
     ) -> None:
         for label, description in (labels or {}).items():
@@ -154,6 +161,8 @@ class NerLlama(Pipe):
         self.spans_key = spans_key
         self.overwrite_ents = overwrite_ents
         self.max_batch_tokens = max_batch_tokens
+        self.cache = cache
+        self.recorder: Cache | None = None  # as `cache`, but keeps what `nerllama.Replay.v1` would answer
         self.scorer = scorer
         self._labels = None if labels is None else dict(labels)
 
@@ -227,6 +236,22 @@ class NerLlama(Pipe):
         RAISES (FileNotFoundError): The base or the adapter is missing.
         RAISES (ModelUnavailableError): A server answers no more; the docs before are out.
         """
+        ask = self.asks()
+        handler = self.get_error_handler()
+        yield from annotate(
+            stream,
+            ask=ask,
+            vote=self._vote,
+            write=lambda doc, votes: self.set_annotations([doc], [votes]),
+            report=lambda doc, error: handler(self.name, self, [doc], error),
+        )
+
+    def asks(self) -> Ask:
+        """Make the function that gives the requests of a doc.
+
+        RETURNS (Ask): From a doc to its requests, each with the token at which its sentence begins.
+        RAISES (ValueError): There are no labels, or the prompt has no markers for one.
+        """
         if self._labels is None:
             _ = self.model.adapter  # it brings the labels, and may have to be fetched first
         labels = self.label_data
@@ -239,14 +264,18 @@ class NerLlama(Pipe):
         except KeyError as error:  # which spaCy would take for its own, of a component that was not initialized
             raise ValueError(*error.args) from None
         answers = getattr(self.model, "answers", None)  # of a model that cannot answer all that it is asked
-        handler = self.get_error_handler()
-        yield from annotate(
-            stream,
-            ask=lambda doc: doc_requests(doc, labels, scheme.tells_labels, answers),
-            vote=lambda asked: self.model.vote(asked, self.prompt, self.voting, self.max_batch_tokens),
-            write=lambda doc, votes: self.set_annotations([doc], [votes]),
-            report=lambda doc, error: handler(self.name, self, [doc], error),
-        )
+        return lambda doc: doc_requests(doc, labels, scheme.tells_labels, answers)
+
+    def _vote(self, requests: Iterable[Request]) -> Iterator[Votes | Exception]:
+        """Ask the model, for what is neither recorded nor in the cache."""
+        settings = self.prompt, self.voting, self.max_batch_tokens
+        scheme = scheme_of(self.prompt)
+        vote: Vote = lambda asked: self.model.vote(asked, *settings)  # noqa: E731
+        if self.cache:
+            vote = self.cache.through(vote, request_key(*settings, self.model), scheme)
+        if self.recorder:
+            vote = self.recorder.through(vote, text_key, scheme)
+        return vote(requests)
 
     def set_annotations(self, docs: Iterable[Doc], votes: Iterable[dict[TokenSpan, float]]) -> None:
         """Write votes to docs: entities by the vote rule, and every span with its vote to the span group.

@@ -1,16 +1,15 @@
 """Instruction templates: what a model reads before it marks a sentence."""
 
-import random
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import Errors
+from .examples import Example, Examples, Selection, read_examples
 from .marking import SINGLE, MarkingScheme, join, mark, typed_scheme
-from .requests import Request, Sentence, TokenSpan, doc_sentences
+from .requests import Request, Sentence
 
 
 class PromptText(NamedTuple):
@@ -69,11 +68,67 @@ class MultiTaskPrompt(CompactPrompt):
 
 
 @dataclass(frozen=True)
-class Example:
-    """An in-context example: a sentence and its gold spans, in order."""
+class _FewShot:
+    """A chat that asks for one label, with in-context examples.
 
-    sentence: Sentence
-    spans: tuple[TokenSpan, ...]
+    The examples of a request are always the same for the same seed, sentence and label, and none is from a
+    document that holds the sentence, however it is tokenised.
+
+    examples: Sentences with gold spans to choose from.
+    n_examples: How many to show.
+    scheme: The markers that the instruction names and the examples use.
+    seed: Seed of the draws.
+    selection: "random", or "similar": those with words like the sentence's (see `Examples.choose`).
+    RAISES: When called, ValueError for a request with several labels, KeyError for a label without markers.
+    """
+
+    examples: tuple[Example, ...] = field(default=(), repr=False)
+    n_examples: int = 3
+    scheme: MarkingScheme = SINGLE
+    seed: int = 0
+    selection: Selection = "random"
+
+    def _label(self, request: Request) -> tuple[str, str]:
+        """The label of a request, and what the prompt calls it."""
+        if len(request.labels) != 1:
+            labels = ", ".join(label for label, _ in request.labels)
+            raise ValueError(Errors.E036.format(n=len(request.labels), labels=labels))
+        return request.labels[0]
+
+    def _shown(self, sentence: Sentence, label: str) -> Iterator[tuple[str, str]]:
+        """The examples for a request: the text of each, and the text with its mentions marked."""
+        for example in self._pool.choose(sentence, label, self.n_examples, self.selection, self.seed):
+            spans = [span for span in example.spans if span.label == label]
+            yield example.sentence.text, join(mark(example.sentence, spans, self.scheme))
+
+    @cached_property
+    def _pool(self) -> Examples:
+        return Examples(self.examples)
+
+
+INSTRUCT_SYSTEM = (
+    "You annotate biomedical texts. Copy the text that you are given, letter for letter, and put {open} directly "
+    "before and {close} directly after each mention of what you are asked to mark. If there is none, copy the "
+    "text without marks. Write nothing but the copy."
+)
+
+
+@dataclass(frozen=True)
+class InstructPrompt(_FewShot):
+    """Instructions for chat models that were not fine-tuned for this, with in-context examples or without.
+
+    A label needs no examples: its description says what to mark, for example {"SPECIES": "organisms named by
+    species or strain"}.
+    """
+
+    def __call__(self, request: Request) -> PromptText:
+        """Write the prompt of a request."""
+        label, description = self._label(request)
+        markers = self.scheme[label]
+        parts = [f"Text: {text}\nCopy: {marked}\n\n" for text, marked in self._shown(request.sentence, label)]
+        own = f"{''.join(parts)}Text: {request.sentence.text}\nCopy:"
+        system = INSTRUCT_SYSTEM.format(open=markers.open, close=markers.close)
+        return PromptText("", own, system, f"Mark: {description}\n\n")
 
 
 PAPER_SYSTEM = (
@@ -93,75 +148,44 @@ PAPER_INPUT = "Be cautious here is the Input:\n"
 
 
 @dataclass(frozen=True)
-class PaperPrompt:
+class PaperPrompt(_FewShot):
     """The prompt of Liu et al., J Biomed Inform 170 (2025) 104896, to the letter, with in-context examples.
 
-    The examples of a request are drawn at random, but always the same for the same seed, sentence and label;
-    the sentence itself is never among them, however it is tokenised.
-
-    examples: Sentences with gold spans to draw from.
-    n_examples: How many to show (the paper shows 5 in training and 3 afterwards).
-    scheme: The markers that the instruction names and the examples use.
-    seed: Seed of the draws.
-    RAISES: When called, ValueError for a request with several labels, KeyError for a label without markers.
+    The paper shows 5 examples in training and 3 afterwards, drawn at random.
     """
 
-    examples: tuple[Example, ...] = field(default=(), repr=False)
-    n_examples: int = 3
-    scheme: MarkingScheme = SINGLE
-    seed: int = 0
-
     def __call__(self, request: Request) -> PromptText:
-        if len(request.labels) != 1:
-            labels = ", ".join(label for label, _ in request.labels)
-            raise ValueError(Errors.E036.format(n=len(request.labels), labels=labels))
-        ((label, description),) = request.labels
+        """Write the prompt of a request."""
+        label, description = self._label(request)
         markers = self.scheme[label]
         instruction = PAPER_INSTRUCTION.format(description=description, open=markers.open, close=markers.close)
         parts = [PAPER_EXAMPLES]
-        for example in self._draw(request.sentence, label):
-            spans = [span for span in example.spans if span.label == label]
-            marked = join(mark(example.sentence, spans, self.scheme))
-            parts.append(f"Input:\n{example.sentence.text}\nOutput:\n{marked}\n")
+        for text, marked in self._shown(request.sentence, label):
+            parts.append(f"Input:\n{text}\nOutput:\n{marked}\n")
         parts.append(f"{PAPER_INPUT}{request.sentence.text}")
         return PromptText("", "".join(parts), PAPER_SYSTEM, instruction)
 
-    def _draw(self, sentence: Sentence, label: str) -> Sequence[Example]:
-        draw = random.Random(f"{self.seed}\0{sentence.text}\0{label}")
-        n = self.n_examples + self._counts[sentence.squashed]  # enough, if all that are the sentence are drawn
-        drawn = draw.sample(self.examples, min(n, len(self.examples)))
-        return [each for each in drawn if each.sentence.squashed != sentence.squashed][: self.n_examples]
 
-    @cached_property
-    def _counts(self) -> Counter[str]:
-        return Counter(example.sentence.squashed for example in self.examples)
+def make_instruct_prompt(
+    examples: str | None = None, n_examples: int = 3, seed: int = 0, selection: Selection = "random"
+) -> InstructPrompt:
+    """Make a prompt for chat models. Registered as `nerllama.InstructPrompt.v1`; see `make_paper_prompt`."""
+    return InstructPrompt(_read(examples), n_examples, SINGLE, seed, selection)
 
 
-def make_paper_prompt(examples: str | None = None, n_examples: int = 3, seed: int = 0) -> PaperPrompt:
+def make_paper_prompt(
+    examples: str | None = None, n_examples: int = 3, seed: int = 0, selection: Selection = "random"
+) -> PaperPrompt:
     """Make the paper's prompt. Registered as `nerllama.PaperPrompt.v1`.
 
     examples: Path of a `.spacy` file whose sentences and entities are the in-context examples. None: none.
     n_examples: How many to show in a prompt.
     seed: Seed of the draws.
+    selection: "random", as in the paper, or "similar": those with words like the sentence's.
     RAISES: FileNotFoundError if there is no such file; spaCy's ValueError if it is no `.spacy` file.
     """
-    return PaperPrompt(tuple(_read_examples(Path(examples))) if examples else (), n_examples, SINGLE, seed)
+    return PaperPrompt(_read(examples), n_examples, SINGLE, seed, selection)
 
 
-def _read_examples(path: Path) -> list[Example]:
-    from spacy.tokens import DocBin
-    from spacy.vocab import Vocab
-
-    if not path.is_file():
-        raise FileNotFoundError(Errors.E037.format(path=path))
-    examples = []
-    for doc in DocBin().from_disk(path).get_docs(Vocab()):
-        for start, sentence in doc_sentences(doc):
-            end = start + len(sentence.words)
-            spans = [
-                TokenSpan(ent.start - start, ent.end - start, ent.label_)
-                for ent in doc.ents
-                if start <= ent.start and ent.end <= end
-            ]
-            examples.append(Example(sentence, tuple(spans)))
-    return examples
+def _read(examples: str | None) -> tuple[Example, ...]:
+    return tuple(read_examples(Path(examples))) if examples else ()

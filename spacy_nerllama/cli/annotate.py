@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
     from ..corpora import Document
+    from ..models.cache import Cache
     from .journal import Journal
 
     Input = Doc | Document
@@ -37,6 +38,10 @@ FORMAT_HELP = "Format of INPUT: txt, spacy, or one of those of `convert`; auto: 
 RESTART_HELP = (
     "Begin anew, instead of going on from where a run stopped; also needed after a change of files that the "
     "pipeline only names, such as its base model"
+)
+RECORD_HELP = (
+    "Also write what the model answered, as JSON lines: nerllama.Replay.v1 gives the same annotations from this "
+    "file, without the model"
 )
 
 SUFFIXES = {
@@ -59,6 +64,7 @@ def annotate_cli(
     format: Annotated[str, Opt("--format", "-f", help=FORMAT_HELP)] = "auto",
     to: Annotated[str | None, Opt("--to", "-t", help=TO_HELP)] = None,
     restart: Annotated[bool, Opt("--restart", help=RESTART_HELP)] = False,
+    record: Annotated[Path | None, Opt("--record", metavar="FILE.jsonl", help=RECORD_HELP)] = None,
     code_path: Annotated[Path | None, Opt("--code", "-c", help="Python file with components to import")] = None,
 ) -> None:
     """
@@ -69,6 +75,8 @@ def annotate_cli(
     A run that was stopped or killed goes on where it stopped when the same command is given again: documents that
     are done are kept beside OUTPUT until it is written. A document that fails does not stop the others: it comes
     out without annotation, is listed at the end, and makes the exit status 3.
+
+    With --record, a sentence that comes again gets the answer that it got before.
     """
     import spacy
     from spacy.cli._util import import_code
@@ -79,7 +87,7 @@ def annotate_cli(
     try:
         target = output_format(output_path, to)
         nlp = spacy.load(pipeline, config=overrides)
-        failed = annotate(nlp, input_path, output_path, format, target, restart)
+        failed = annotate(nlp, input_path, output_path, format, target, restart, record)
     except (ValueError, OSError, ImportError) as error:
         msg.fail(f"{output_path} was not written", str(error), exits=1)
     except KeyboardInterrupt:
@@ -114,25 +122,42 @@ def output_format(path: Path, to: str | None) -> str:
 
 
 def annotate(
-    nlp: "Language", input_path: Path, output_path: Path, format: str, to: str, restart: bool = False
+    nlp: "Language",
+    input_path: Path,
+    output_path: Path,
+    format: str,
+    to: str,
+    restart: bool = False,
+    record: Path | None = None,
 ) -> list[tuple[int, str, str]]:
     """Annotate documents, going on from where an earlier run stopped.
 
-    nlp: The pipeline; its error handler is replaced.
-    input_path, output_path, format, to, restart: As the command takes them.
+    nlp: The pipeline; its error handler is replaced, and with `record` its recorder.
+    input_path, output_path, format, to, restart, record: As the command takes them.
     RETURNS: The index, id and error of the documents that failed.
     RAISES: ValueError for broken input, before anything is annotated, or documents of another run beside the
-        output; OSError for files that are missing or cannot be written.
+        output, or a pipeline whose answers cannot be recorded; OSError for files that are missing or cannot be
+        written.
     """
     from tqdm import tqdm
 
     from ..corpora import write_corpus
+    from ..models.cache import Cache
     from .convert import write_docs
     from .journal import Journal
 
     total = sum(1 for _ in _inputs(input_path, format, nlp))  # so that a broken file is found before hours of work
     path = output_path.with_name(f".{output_path.name}.part")
-    with Journal(path, _key(nlp, input_path, format, output_path), restart) as journal:
+    recorder = Cache(path.with_suffix(".record"))
+    key = _key(nlp, input_path, format, output_path)
+    if record:
+        if record.is_dir():
+            raise FileExistsError(Errors.E073.format(path=record))
+        _record(nlp, recorder)
+        key += " recorded"  # a run that was begun without a record has none of the documents that are done
+    with Journal(path, key, restart) as journal:
+        if not journal.done:
+            recorder.remove()  # of another run
         with tqdm(total=total, initial=journal.done, unit="doc", desc="Annotating", disable=None) as bar:
             _run(nlp, islice(_inputs(input_path, format, nlp), journal.done, None), journal, bar.update)
         docs = journal.docs(nlp.vocab)
@@ -140,8 +165,24 @@ def annotate(
             write_docs(docs, output_path)
         else:
             write_corpus(docs, output_path, to)
+        if record:
+            recorder.write(record)
         journal.remove()
+        recorder.remove()
         return journal.failed
+
+
+def _record(nlp: "Language", recorder: "Cache") -> None:
+    """Let the one component `nerllama_ner` of a pipeline keep its answers.
+
+    RAISES: ValueError if there is not one.
+    """
+    from ..pipe import NerLlama
+
+    components = [proc for _, proc in nlp.pipeline if isinstance(proc, NerLlama)]
+    if len(components) != 1:
+        raise ValueError(Errors.E203.format(n=len(components)))
+    components[0].recorder = recorder
 
 
 def _run(nlp: "Language", inputs: Iterable["Input"], journal: "Journal", tick: Callable[[], Any]) -> None:

@@ -1,5 +1,6 @@
 """LoRA adapters: read and write them, and put one on a base."""
 
+import hashlib
 import json
 import warnings
 from dataclasses import dataclass, field
@@ -57,6 +58,10 @@ class Adapter:
     def to_dict(self) -> dict[str, Any]:
         """Give the adapter as a dict of what msgpack can write."""
         return {"config": self.config, "weights": self.weights, "meta": self.meta}
+
+    def fingerprint(self) -> str:
+        """Give a hash of the config and the weights."""
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode() + self.weights).hexdigest()
 
     def put_on(self, base: "PreTrainedModel", encoder: "TextEncoder") -> "PreTrainedModel":
         """Put the adapter on its base.

@@ -1,6 +1,7 @@
 """The local model, `nerllama.Llama.v1`: a Llama-family base with an optional adapter, loaded on first use."""
 
 import gc
+import json
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from ..prompts import Prompt
 from ..requests import Request
 from ..voting import Votes, Voting
 from .adapter import Adapter
+from .tasks import MarksTasks
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -27,7 +29,7 @@ class _Loaded(NamedTuple):
     engine: "Engine"
 
 
-class Llama:
+class Llama(MarksTasks):
     """A local model.
 
     name: The base: a folder, a hub name or a `.gguf` file. None: the bundled base.
@@ -117,6 +119,12 @@ class Llama:
                     engine = Engine(model.merge_and_unload())  # saves two small products for each large one
                 self._loaded = _Loaded(encoder, engine)
             return self._loaded
+
+    def fingerprint(self) -> str:
+        """Give what the model's answers depend on: base, adapter, and what it computes in. Nothing is loaded."""
+        from .loading import base_fingerprint
+
+        return json.dumps([base_fingerprint(**self._base), self.adapter.fingerprint() if self.adapter else None])
 
     def warm_up(self) -> None:
         """Load the model and read a token with it, so that the first doc does not wait."""

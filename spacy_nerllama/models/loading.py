@@ -60,6 +60,24 @@ def load_tokenizer(name: str) -> Any:
     return AutoTokenizer.from_pretrained(_folder(name))
 
 
+def base_fingerprint(name: str | None, quantization: Quantization | None, dtype: DType, device: str) -> list[Any]:
+    """Give what the answers of a base depend on: which it is, by its files, and its numbers.
+
+    RAISES: FileNotFoundError as `load_base`.
+    """
+    where = resolve_device(device)
+    path = bundled_base() if name is None else Path(name).expanduser()
+    files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return [
+        str(path) if stats else name,
+        stats,
+        quantization,
+        str(resolve_dtype(dtype, where)),
+        where.split(":")[0],
+    ]
+
+
 def keep_unpacked(model: torch.nn.Module, fitting: bool) -> None:
     """Keep bitsandbytes from packing 4-bit layers for the CPU's bfloat16 instructions.
 

@@ -96,6 +96,11 @@ class OpenAI(TextModel):
     def __str__(self) -> str:
         return f"{self.model} at {self.base_url}"
 
+    def fingerprint(self) -> str:
+        """Give what the model's answers depend on, as far as it is known here: the server, and what it is told."""
+        settings = (self.base_url, self.model, self.endpoint, self.guided, self.max_tokens, self.extra_body)
+        return json.dumps(settings, sort_keys=True)
+
     def warm_up(self) -> None:
         """Import the client and look for the API key; the server is not asked.
 

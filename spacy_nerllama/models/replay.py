@@ -2,16 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from ..alignment import Diagnosis
-from ..corpora.files import numbered_lines, parse_json
+from ..corpora.files import numbered_lines
 from ..errors import Errors
 from ..prompts import Prompt, scheme_of
-from ..requests import Request, TokenSpan, squash
+from ..requests import Request, squash
 from ..voting import Votes, Voting
-from .texts import TextModel, count_votes
+from .records import Record
+from .texts import TextModel
+
+_Key = tuple[str, tuple[str, ...]]
 
 
 class Replay(TextModel):
@@ -19,16 +23,18 @@ class Replay(TextModel):
 
     A record is found by its label and its text, white space aside: first the whole text of a doc is looked up,
     then its sentences. Where there is no record, nothing is marked. Several responses to a text are samples that
-    vote.
+    vote. Votes that were recorded, as those of marked decoding are, stand as they are.
 
-    path: A JSONL file, read on first use. Each line has `text`, `label`, and `response` (a string, or null where
-        none was recorded) or `responses` (a list of these). Lines with the same text and label add up.
+    path: A JSONL file, read on first use. Each line has `text`, `label` (or a list of labels that were asked for
+        together), and `response` (a string, or null where none was recorded), `responses` (a list of these), or
+        `votes` (a list of `start` and `end` in characters, `label` and `vote`). Responses of lines with the same
+        text and label add up; of votes the first line counts.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
-        self._by_record: dict[tuple[str, str], list[Diagnosis]] = {}
+        self._by_record: dict[_Key, list[Diagnosis]] = {}
 
     def __str__(self) -> str:
         return self.path
@@ -39,19 +45,30 @@ class Replay(TextModel):
         return Counter(diagnosis for diagnoses in self._by_record.values() for diagnosis in diagnoses)
 
     @cached_property
-    def records(self) -> Mapping[tuple[str, str], list[str]]:
-        """The responses to each text, without its white space, and label.
+    def records(self) -> Mapping[_Key, Record]:
+        """What is recorded of each text, without its white space, and label (or labels asked for together).
 
         RAISES: FileNotFoundError if there is no file; ValueError, naming file and line, for one that is broken.
         """
-        records: dict[tuple[str, str], list[str]] = {}
-        for text, label, responses in _read_records(Path(self.path).expanduser()):
-            records.setdefault((squash(text), label), []).extend(responses)
+        records: dict[_Key, Record] = {}
+        for record in _read_records(Path(self.path).expanduser()):
+            key = squash(record.text), record.labels
+            before = records.get(key)
+            records[key] = replace(before, responses=before.responses + record.responses) if before else record
         return records
 
     def answers(self, request: Request) -> bool:
         """Whether there is a record of a request."""
-        return any((request.sentence.squashed, label) in self.records for label, _ in request.labels)
+        return any(True for _ in self._found(request))
+
+    def _found(self, request: Request) -> Iterator[tuple[Request, _Key]]:
+        """Find what is recorded of a request: of all of its labels together, else of each."""
+        for labels in dict.fromkeys((request.labels, *((label,) for label in request.labels))):
+            key = request.sentence.squashed, tuple(label for label, _ in labels)
+            if key in self.records:
+                yield Request(request.sentence, labels), key
+                if labels == request.labels:
+                    return
 
     def vote(
         self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
@@ -65,18 +82,21 @@ class Replay(TextModel):
         RETURNS: The votes, in the order of the requests.
         RAISES: As `records`.
         """
-        records = self.records  # read before the first request: that a file is broken is the fault of no doc
+        _ = self.records  # read before the first request: that a file is broken is the fault of no doc
         scheme = scheme_of(prompt)
 
         def vote(request: Request) -> Votes:
-            spans: dict[TokenSpan, float] = {}
-            for label in request.labels:
-                key = (request.sentence.squashed, label[0])
-                if key in records:
-                    asked = Request(request.sentence, (label,))
-                    votes, self._by_record[key] = count_votes(asked, records[key][: voting.samples], scheme)
-                    spans.update(votes.spans)
-            return Votes(spans)
+            found = Votes()
+            for asked, key in self._found(request):
+                record = self.records[key]
+                record = replace(record, responses=record.responses[: voting.samples])
+                votes, self._by_record[key] = record.votes_on(asked, scheme)
+                found = Votes(
+                    {**found.spans, **votes.spans},
+                    max(found.unexplored, votes.unexplored),
+                    found.responses + votes.responses,
+                )
+            return found
 
         return self._logged(map(vote, requests))
 
@@ -89,20 +109,10 @@ class Replay(TextModel):
         vars(self).pop("records", None)
 
 
-def _read_records(path: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """Stream text, label and responses of the lines of a file. Responses that are null are left out."""
+def _read_records(path: Path) -> Iterator[Record]:
+    """Stream the records of a file."""
     if not path.is_file():
         raise FileNotFoundError(Errors.E080.format(path=path))
     for number, line in numbered_lines(path):
-        if not line.strip():
-            continue
-        record = parse_json(line, path, number)
-        if not isinstance(record, dict):
-            raise ValueError(Errors.E081.format(path=path, line=number))
-        for key in ("text", "label"):
-            if not isinstance(record.get(key), str):
-                raise ValueError(Errors.E082.format(path=path, line=number, key=key))
-        responses = record["responses"] if "responses" in record else [record.get("response", 0)]
-        if not isinstance(responses, list) or not all(r is None or isinstance(r, str) for r in responses):
-            raise ValueError(Errors.E083.format(path=path, line=number))
-        yield record["text"], record["label"], [response for response in responses if response is not None]
+        if line.strip():
+            yield Record.from_line(line, path, number)

@@ -12,6 +12,7 @@ from ..prompts import Prompt, PromptText, scheme_of
 from ..requests import Request, TokenSpan
 from ..voting import Votes, Voting
 from .adapter import Adapter
+from .tasks import MarksTasks
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ Responses = Sequence[str] | Exception
 """What a model wrote for one request, or why there is nothing."""
 
 
-class TextModel:
+class TextModel(MarksTasks):
     """A model that answers in free text, in the place of `Llama`: what it writes is aligned and votes.
 
     Subclasses say in `respond` where the texts come from; those that need more of a request than its prompt, in
@@ -116,9 +117,11 @@ def count_votes(
     """
     counts: Counter[TokenSpan] = Counter()
     diagnoses: list[Diagnosis] = []
+    responses = tuple(responses)
     for response in responses:
         spans, diagnosis = align(request, response, scheme)
         counts.update(spans)
         diagnoses.append(diagnosis)
     readings = len(diagnoses) - diagnoses.count("unusable")
-    return Votes({span: count / readings for span, count in sorted(counts.items())}), diagnoses
+    shares = {span: count / readings for span, count in sorted(counts.items())}
+    return Votes(shares, responses=responses), diagnoses

@@ -13,6 +13,7 @@ from ..prompts import Prompt
 from ..requests import Request
 from ..voting import Votes, Voting
 from .adapter import META, Adapter
+from .tasks import MarksTasks
 
 if TYPE_CHECKING:
     from .server import Server
@@ -26,7 +27,7 @@ class _Connected(NamedTuple):
     server: "Server"
 
 
-class VLLM:
+class VLLM(MarksTasks):
     """A model on a vLLM server, in the place of `Llama`: the same readings and votes, over HTTP.
 
     base_url: Where the server is, such as `http://localhost:8000`.
@@ -159,6 +160,10 @@ class VLLM:
             raise ValueError(Errors.E186.format(url=server.url, tokenizer=where, theirs=found[:8], ours=ids[:8]))
         server.submit([Row(None, ids[:2], ((1, ids[2:4]),))]).result()  # whether it can score
         return encoder
+
+    def fingerprint(self) -> str:
+        """Give what the model's answers depend on, as far as it is known here: the server and the model's name."""
+        return json.dumps([self._base_url, self._model, self._tokenizer])
 
     def warm_up(self) -> None:
         """Connect, so that the first doc does not wait."""

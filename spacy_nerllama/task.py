@@ -1,0 +1,169 @@
+"""The task `nerllama.NER.v1` of spacy-llm's component `llm`: our prompts, alignment and votes, its models."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# spacy-llm reads these annotations, and knows no other iterables and tuples than typing's.
+from typing import Any, Iterable, Tuple  # noqa: UP035
+
+from spacy.language import Language
+from spacy.scorer import get_ner_prf
+from spacy.tokens import Doc
+from spacy.training import Example
+from spacy.util import SimpleFrozenList
+from spacy.vocab import Vocab
+
+from .errors import Errors
+from .models.spacyllm import as_responses
+from .models.tasks import TaskPrompt
+from .models.texts import TextModel
+from .pipe import NerLlama
+from .prompts import InstructPrompt, Prompt
+from .requests import Request, Sentence
+from .voting import Votes, Voting
+
+_TEXT = Sentence(("{text}",), (False,))
+
+
+class NerTask:
+    """What `nerllama_ner` does, around a model that spacy-llm asks. Registered as `nerllama.NER.v1`.
+
+    A doc is several prompts, one for each sentence and label (and sample), so to spacy-llm this is a task that
+    shards; but docs are neither cut nor replaced.
+
+    labels: The labels, each with what the prompt calls it.
+    prompt: What the model reads of a request. None: `InstructPrompt`, without examples.
+    voting: `samples`, thresholds and, for models of ours, how readings are drawn. None: one reading.
+    spans_key, overwrite_ents: As `NerLlama` has them.
+    scorer: The scoring method, of examples. None: that of entities.
+    """
+
+    def __init__(
+        self,
+        labels: dict[str, str],
+        prompt: Prompt | None = None,
+        voting: Voting | None = None,
+        spans_key: str = "nerllama",
+        overwrite_ents: bool = True,
+        scorer: Callable[[Iterable[Example]], dict[str, Any]] | None = None,
+    ) -> None:
+        self._given = _Given()
+        self._ner = NerLlama(
+            Vocab(),
+            self._given,
+            labels=labels,
+            prompt=prompt or InstructPrompt(),
+            voting=voting or Voting(),
+            spans_key=spans_key,
+            overwrite_ents=overwrite_ents,
+            scorer=scorer or get_ner_prf,
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order in which they are asked for."""
+        return self._ner.labels
+
+    def add_label(self, label: str, label_definition: str | None = None) -> int:
+        """Add a label, see `NerLlama.add_label`."""
+        return self._ner.add_label(label, label_definition)
+
+    def clear(self) -> None:
+        """Forget the labels."""
+        self._ner.initialize(labels={})
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]] | None = None,
+        nlp: Language | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> None:
+        """Prepare the task in a new pipeline, see `NerLlama.initialize`."""
+        self._ner.initialize(get_examples, nlp=nlp, labels=labels)
+
+    @property
+    def prompt_template(self) -> str:
+        """What spacy-llm's cache compares, so that docs of other labels or settings are not taken from it."""
+        ner = self._ner
+        example = ner.prompt(Request(_TEXT, tuple(ner.label_data.items())[:1])) if ner.labels else ()
+        return f"{ner.label_data}\n{ner.voting}\n{example}\n{ner.spans_key} {ner.overwrite_ents}\n"
+
+    def generate_prompts(
+        self, docs: Iterable[Doc], context_length: int | None = None
+    ) -> Iterable[Tuple[Iterable[Any], Iterable[Doc]]]:  # noqa: UP006
+        """Write the prompts of each doc.
+
+        docs: The docs.
+        context_length: Not used: prompts are of sentences.
+        RETURNS: For each doc its prompts, `samples` copies of each, and the doc as its only shard.
+        RAISES: As `NerLlama.pipe`.
+        """
+        ner, ask = self._ner, self._ner.asks()
+        for doc in docs:
+            prompts: list[TaskPrompt] = []
+            for _, request in ask(doc):
+                prompt = TaskPrompt(request, ner.prompt, ner.voting, ner.max_batch_tokens)
+                prompts += [prompt] * (ner.voting.samples or 1)
+            yield prompts, [doc]
+
+    def parse_responses(
+        self, shards: Iterable[Iterable[Doc]], responses: Iterable[Iterable[Any]]
+    ) -> Iterable[Doc]:
+        """Write what a model answered to the docs.
+
+        shards: The docs, as `generate_prompts` gave them.
+        responses: The responses to the prompts of each doc: texts, or the votes of a model of ours.
+        RETURNS: The docs, which are changed in place.
+        RAISES: ValueError if there is not one response to each prompt.
+        """
+        for (doc,), given in zip(shards, responses, strict=False):
+            self._given.responses = list(given)
+            yield self._ner(doc)
+
+    def scorer(self, examples: Iterable[Example]) -> dict[str, Any]:
+        """Score predictions."""
+        return self._ner.score(examples)
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = SimpleFrozenList()) -> None:
+        """Write the labels to a folder."""
+        self._ner.to_disk(path, exclude=exclude)
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = SimpleFrozenList()) -> "NerTask":
+        """Read the labels from a folder."""
+        self._ner.from_disk(path, exclude=exclude)
+        return self
+
+    def to_bytes(self, *, exclude: Iterable[str] = SimpleFrozenList()) -> bytes:
+        """Give the labels as bytes."""
+        return self._ner.to_bytes(exclude=exclude)
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = SimpleFrozenList()) -> "NerTask":
+        """Read the labels from bytes."""
+        self._ner.from_bytes(bytes_data, exclude=exclude)
+        return self
+
+
+class _Given(TextModel):
+    """A model in the place of the one that spacy-llm has asked already: it answers for the next doc."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.responses: list[Any] = []
+
+    def vote(
+        self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
+    ) -> Iterator[Votes | Exception]:
+        """Give the votes of the next doc's requests."""
+        asked, copies = list(requests), voting.samples or 1
+        if not all(isinstance(votes, Votes) for votes in self.responses):
+            as_responses(self.responses, len(asked) * copies)
+            return super().vote(asked, prompt, voting, max_batch_tokens)
+        if len(self.responses) != len(asked) * copies:
+            raise ValueError(Errors.E205.format(given=len(self.responses), expected=len(asked) * copies))
+        return iter(self.responses[::copies])
+
+    def respond(self, prompts: Iterable[Any], voting: Voting) -> Iterator[list[str]]:
+        """Give the responses to each of the next doc's requests."""
+        copies = voting.samples or 1
+        for i, _ in enumerate(prompts):
+            yield self.responses[i * copies : (i + 1) * copies]
