@@ -1,8 +1,10 @@
 """Models of ours as models of spacy-llm, under the task `nerllama.NER.v1`."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+
+# spacy-llm reads annotations, and knows no other iterables than typing's.
+from typing import Any, Iterable  # noqa: UP035
 
 from ..errors import Errors
 from ..prompts import Prompt, PromptText

@@ -1,0 +1,234 @@
+"""`annotate --record`: a run that can be audited and played again without its model."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+import typer
+from spacy.tokens import DocBin
+from spacy_llm.registry import registry
+from typer.testing import CliRunner
+
+from spacy_nerllama.cli.annotate import annotate, annotate_cli
+from spacy_nerllama.models import Replay
+from spacy_nerllama.models.texts import TextModel
+from spacy_nerllama.prompts import CompactPrompt
+from spacy_nerllama.requests import Request, Sentence
+from spacy_nerllama.voting import Voting
+
+LABELS = {"DISEASE": "disease", "GENE": "gene or protein"}
+TEXTS = [
+    "Mutations of the ATM gene cause ataxia telangiectasia.",
+    "",
+    "No lithium (2 mg) was given. TGF-β1 fell at night.",
+    "p53",
+    "Mutations of the ATM gene cause ataxia telangiectasia.",
+    "Ataxia\n\nFew carriers had it; the @@ATM## gene was normal 😀.",
+]
+
+app = typer.Typer()
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(annotate_cli)
+
+
+class Moody(TextModel):
+    """Marks the first word, or another one each time it is asked; stops when it shall."""
+
+    asked: list[str] = []
+    stop_after: int | None = None
+
+    def respond(self, prompts: Any, voting: Voting) -> Iterator[Sequence[str]]:
+        for prompt in prompts:
+            if self.stop_after is not None and len(self.asked) >= self.stop_after:
+                raise KeyboardInterrupt
+            self.asked.append(prompt.shared)
+            words = prompt.shared.split(" ")
+            i = len(self.asked) % len(words)
+            marked = " ".join([*words[:i], f"@@{words[i]}##", *words[i + 1 :]])
+            yield [marked, f"Here it is:\n{marked}", prompt.shared, "I cannot."][: voting.samples or 1]
+
+
+@pytest.fixture
+def moody() -> dict[str, Any]:
+    """The config of a component with this model."""
+    Moody.asked, Moody.stop_after = [], None
+    registry.llm_models.register("test.Moody.v1", func=Moody)
+    return {
+        "labels": LABELS,
+        "model": {"@llm_models": "test.Moody.v1"},
+        "voting": {"samples": 4, "threshold": 0.3},
+    }
+
+
+def pipeline(config: dict[str, Any], folder: Path) -> Path:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("nerllama_ner", config=config)
+    nlp.to_disk(folder)
+    return folder
+
+
+def texts(path: Path, of: Sequence[str] = TEXTS) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in of))
+    return path
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, re.sub(r"\s+", " ", result.output)
+
+
+def annotated(path: Path) -> list[tuple[Any, ...]]:
+    """All that the component sets."""
+    docs = DocBin(store_user_data=True).from_disk(path).get_docs(spacy.blank("en").vocab)
+    return [
+        (
+            doc.text,
+            [(ent.start, ent.end, ent.label_) for ent in doc.ents],
+            [(s.start, s.end, s.label_) for s in doc.spans["nerllama"]],
+            doc.spans["nerllama"].attrs["scores"].tolist(),
+        )
+        for doc in docs
+    ]
+
+
+def replayed(config: dict[str, Any], records: Path, tmp_path: Path) -> list[tuple[Any, ...]]:
+    """What the recorded run gives without its model."""
+    model = {"@llm_models": "nerllama.Replay.v1", "path": str(records)}
+    folder = pipeline({**config, "model": model}, tmp_path / "replay")
+    assert run(folder, tmp_path / "in.jsonl", tmp_path / "again.spacy")[0] == 0
+    return annotated(tmp_path / "again.spacy")
+
+
+TOGETHER = {"prompt": {"@misc": "nerllama.MultiTaskPrompt.v1", "names": {"DISEASE": "disease", "GENE": "gene"}}}
+
+
+@pytest.mark.parametrize(
+    ("voting", "prompt"),
+    [
+        ({"samples": 1}, {}),
+        ({"samples": 5, "threshold": 0.3}, {}),
+        ({"samples": None, "threshold": 0.2}, {}),
+        ({"samples": None, "threshold": 0.2}, TOGETHER),
+    ],
+    ids=["greedy", "samples", "exact votes", "all labels together"],
+)
+def test_marked_decoding_is_played_again(
+    tiny_config: dict[str, Any], tmp_path: Path, voting: dict[str, Any], prompt: dict[str, Any]
+) -> None:
+    config = {**tiny_config, "voting": voting, **prompt}
+    folder = pipeline(config, tmp_path / "pipeline")
+    texts(tmp_path / "in.jsonl")
+    assert run(folder, tmp_path / "in.jsonl", tmp_path / "out.spacy", "--record", tmp_path / "run.jsonl")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.spacy", "pipeline", "run.jsonl"]
+    expected = annotated(tmp_path / "out.spacy")
+    assert any(scores for *_, scores in expected)
+    assert replayed(config, tmp_path / "run.jsonl", tmp_path) == expected
+    assert run(folder, tmp_path / "in.jsonl", tmp_path / "plain.spacy")[0] == 0
+    plain = annotated(tmp_path / "plain.spacy")
+    assert [x[:3] for x in plain] == [x[:3] for x in expected], "recording changes nothing"
+
+
+def test_texts_are_played_again(moody: dict[str, Any], tmp_path: Path) -> None:
+    """Also of a model that answers otherwise when it is asked again: a sentence has one answer in a run."""
+    folder = pipeline(moody, tmp_path / "pipeline")
+    texts(tmp_path / "in.jsonl")
+    assert run(folder, tmp_path / "in.jsonl", tmp_path / "out.spacy", "--record", tmp_path / "run.jsonl")[0] == 0
+    expected = annotated(tmp_path / "out.spacy")
+    assert expected[0] == expected[4]
+    assert replayed(moody, tmp_path / "run.jsonl", tmp_path) == expected
+    first = json.loads((tmp_path / "run.jsonl").read_text("utf8").splitlines()[0])
+    assert (first["text"], first["label"]) == (TEXTS[0], "DISEASE")
+    assert first["responses"] == [
+        "Mutations @@of## the ATM gene cause ataxia telangiectasia.",
+        "Here it is:\nMutations @@of## the ATM gene cause ataxia telangiectasia.",
+        TEXTS[0],
+        "I cannot.",
+    ]
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 3, 6, 9])
+def test_a_stopped_run_records_all(moody: dict[str, Any], tmp_path: Path, stop_after: int) -> None:
+    folder = pipeline(moody, tmp_path / "pipeline")
+    texts(tmp_path / "in.jsonl")
+    command = folder, tmp_path / "in.jsonl", tmp_path / "out.spacy", "--record", tmp_path / "run.jsonl"
+    Moody.stop_after = stop_after
+    assert run(*command)[0] == 130
+    assert not (tmp_path / "run.jsonl").exists()
+    Moody.stop_after = None
+    assert run(*command)[0] == 0
+    assert replayed(moody, tmp_path / "run.jsonl", tmp_path) == annotated(tmp_path / "out.spacy")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_run_that_began_without_a_record_has_none(moody: dict[str, Any], tmp_path: Path) -> None:
+    folder = pipeline(moody, tmp_path / "pipeline")
+    command = folder, texts(tmp_path / "in.jsonl"), tmp_path / "out.spacy"
+    Moody.stop_after = 7
+    assert run(*command)[0] == 130
+    Moody.stop_after = None
+    code, printed = run(*command, "--record", tmp_path / "run.jsonl")
+    assert (code, "NL071" in printed) == (1, True)
+    assert run(*command, "--record", tmp_path / "run.jsonl", "--restart")[0] == 0
+    assert replayed(moody, tmp_path / "run.jsonl", tmp_path) == annotated(tmp_path / "out.spacy")
+
+
+def test_what_a_run_left_behind_is_not_mixed_in(moody: dict[str, Any], tmp_path: Path) -> None:
+    folder = pipeline(moody, tmp_path / "pipeline")
+    command = folder, tmp_path / "in.jsonl", tmp_path / "out.spacy", "--record", tmp_path / "run.jsonl"
+    texts(tmp_path / "in.jsonl")
+    Moody.stop_after = 7
+    assert run(*command)[0] == 130
+    Moody.stop_after = None
+    texts(tmp_path / "in.jsonl", ["p53 fell."])
+    assert run(*command, "--restart")[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text("utf8").splitlines()]
+    assert [line["text"] for line in lines] == ["p53 fell."] * 2
+
+
+def test_what_cannot_be_recorded_is_said_before_the_work(moody: dict[str, Any], tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    source, output, record = texts(tmp_path / "in.jsonl"), tmp_path / "out.spacy", tmp_path / "run.jsonl"
+    with pytest.raises(ValueError, match=r"^\[NL203\] .* 0 components"):
+        annotate(nlp, source, output, "auto", "spacy", record=record)
+    for name in ("one", "two"):
+        nlp.add_pipe("nerllama_ner", name, config=moody)
+    with pytest.raises(ValueError, match=r"^\[NL203\] .* 2 components"):
+        annotate(nlp, source, output, "auto", "spacy", record=record)
+    nlp.remove_pipe("two")
+    with pytest.raises(FileExistsError, match=r"^\[NL073\]"):
+        annotate(nlp, source, output, "auto", "spacy", record=tmp_path)
+    assert Moody.asked == []
+
+
+def test_recorded_votes_on_other_tokens(tmp_path: Path) -> None:
+    """They go where their characters went, widened to whole tokens."""
+    line = {"text": "TGF-β 1 fell", "label": "GENE", "unexplored": 0.1}
+    line["votes"] = [{"start": 0, "end": 7, "label": "GENE", "vote": 0.75}]
+    (tmp_path / "run.jsonl").write_text(json.dumps(line))
+    for words, span in ((("TGF", "-", "β", "1", "fell"), (0, 4)), (("TGF-β1", "fell"), (0, 1))):
+        request = Request(Sentence(words, (False,) * len(words)), (("GENE", "gene"),))
+        [votes] = Replay(str(tmp_path / "run.jsonl")).vote([request], CompactPrompt(), Voting(), 0)
+        assert votes.spans == {(*span, "GENE"): 0.75}
+        assert votes.unexplored == 0.1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"votes": {}},
+        {"votes": [1]},
+        {"votes": [{"start": 0, "end": 4, "label": "GENE", "vote": 1}]},
+        {"votes": [{"start": 1, "end": 1, "label": "GENE", "vote": 1}]},
+        {"votes": [{"start": 0, "end": 3, "label": "OTHER", "vote": 1}]},
+        {"votes": [{"start": 0, "end": 3, "label": "GENE", "vote": 1.5}]},
+        {"votes": [{"start": 0, "end": 3, "label": "GENE"}]},
+        {"votes": [], "unexplored": None},
+    ],
+)
+def test_broken_votes_are_named(tmp_path: Path, broken: dict[str, Any]) -> None:
+    (tmp_path / "run.jsonl").write_text("\n" + json.dumps({"text": "p53", "label": "GENE", **broken}))
+    with pytest.raises(ValueError, match=r"^\[NL200\] .*run\.jsonl, line 2\b"):
+        Replay(str(tmp_path / "run.jsonl")).warm_up()
