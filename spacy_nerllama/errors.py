@@ -263,6 +263,24 @@ class Errors:
     E128 = "[NL128] {what} can be {choices}, not {value!r}."
     E129 = "[NL129] Columns are counted from 1, or from -1 backwards: there is no column 0."
 
+    # Updating in spaCy's loop, adapters by name: NL170-NL179
+    E170 = (
+        "[NL170] There is no folder {name}, and no adapter of this name could be had from the Hugging Face hub "
+        "({reason}). Check the setting `adapter`, and the connection."
+    )
+    E171 = (
+        "[NL171] The optimizer's {setting} cannot be used: {name} is trained by PyTorch's AdamW. Choose Adam.v1 "
+        "with L2_is_weight_decay = true in [training.optimizer]; learn_rate, beta1, beta2, eps, L2 and grad_clip hold."
+    )
+    E172 = (
+        "[NL172] The component {name} cannot be initialized anew: its model ({model}) is not trained here. Take "
+        "`lora` out of [initialize.components.{name}], or choose the model nerllama.Llama.v1."
+    )
+    E173 = (
+        "[NL173] Settings for updating out of range: {settings}. Expected a loss of {losses}, and max_tokens and "
+        "batch_tokens of at least 1."
+    )
+
 
 class Warnings:
     """Message templates of warnings."""
@@ -274,6 +292,10 @@ class Warnings:
     W002 = (
         "[NLW02] The GPU has no memory for batches of {asked} tokens: going on with {budget}. Set "
         "max_batch_tokens lower to spare these attempts."
+    )
+    W170 = (
+        "[NLW70] {n} of {total} sentences of a batch taught nothing: longer than {max_tokens} tokens of the "
+        "language model (see max_tokens), or with a mention that cannot be marked. Further ones are not reported."
     )
     W090 = (
         "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "

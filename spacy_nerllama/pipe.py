@@ -1,16 +1,17 @@
 """The component `nerllama_ner`: Doc -> requests -> votes -> doc.ents."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import srsly
 from spacy.language import Language
 from spacy.pipeline import Pipe
 from spacy.tokens import Doc, Span, SpanGroup
-from spacy.training import Example
+from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.util import SimpleFrozenList, ensure_path, from_bytes, to_bytes
 from spacy.vocab import Vocab
 
@@ -19,7 +20,13 @@ from .models.adapter import Adapter
 from .prompts import Prompt, scheme_of
 from .requests import Request, TokenSpan, doc_requests
 from .stream import annotate
+from .updating import Lora, Updating
 from .voting import Votes, Voting, elect
+
+if TYPE_CHECKING:
+    from .finetune.updating import Updater
+
+logger = logging.getLogger(__name__)
 
 
 class Model(Protocol):
@@ -70,6 +77,7 @@ DEFAULT_CONFIG = {
         "threshold": None,
         "seed": 0,
     },
+    "updating": None,
     "scorer": {"@scorers": "spacy.ner_scorer.v1"},
 }
 
@@ -90,6 +98,7 @@ def make_nerllama_ner(
     spans_key: str,
     overwrite_ents: bool,
     max_batch_tokens: int,
+    updating: Updating | None,
     scorer: Callable | None,
 ) -> "NerLlama":
     """Make the component; settings as `NerLlama` has them."""
@@ -103,6 +112,7 @@ def make_nerllama_ner(
         spans_key=spans_key,
         overwrite_ents=overwrite_ents,
         max_batch_tokens=max_batch_tokens,
+        updating=updating,
         scorer=scorer,
     )
 
@@ -120,6 +130,7 @@ class NerLlama(Pipe):
     overwrite_ents (bool): Where new entities overlap with those that a doc has, the new are kept (as
         `entity_ruler` does); if False the old are.
     max_batch_tokens (int): The most tokens of the language model in a batch, which bounds memory.
+    updating (Updating | None): How the adapter is updated in spaCy's training loop. None: the defaults.
     scorer (Callable | None): The scoring method.
     """
 
@@ -135,6 +146,7 @@ class NerLlama(Pipe):
         spans_key: str = "nerllama",
         overwrite_ents: bool = True,
         max_batch_tokens: int = 4096,
+        updating: Updating | None = None,
         scorer: Callable | None = None,
     ) -> None:
         for label, description in (labels or {}).items():
@@ -152,7 +164,10 @@ class NerLlama(Pipe):
         self.overwrite_ents = overwrite_ents
         self.max_batch_tokens = max_batch_tokens
         self.scorer = scorer
+        self.updating = updating or Updating()
         self._labels = None if labels is None else dict(labels)
+        self._annotated: set[str] = set()  # labels that an example has had: others are not taught as absent
+        self._updater: Updater | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -179,21 +194,93 @@ class NerLlama(Pipe):
         self._labels = {**known, label: str(description)}
         return int(new)
 
+    @property
+    def is_trainable(self) -> bool:
+        """Whether `update` does anything: whether the model's adapter can be trained here."""
+        return hasattr(self.model, "new_adapter")
+
     def initialize(
         self,
         get_examples: Callable[[], Iterable[Example]] | None = None,
         *,
         nlp: Language | None = None,
         labels: dict[str, str] | None = None,
+        lora: Lora | None = None,
     ) -> None:
-        """Prepare the component in a new pipeline. Nothing is learnt: the adapter is fine-tuned elsewhere.
+        """Prepare the component in a new pipeline, for training or not.
 
+        get_examples (Callable[[], Iterable[Example]] | None): Gives examples. If neither `labels` nor the config
+            names labels, those that the examples annotate are taken; if they annotate none, the adapter's stay.
         labels (dict[str, str] | None): Labels with their descriptions, which replace those of the config.
+        lora (Lora | None): Begin with a new adapter like this. None: go on from the adapter that there is.
+        RAISES (ValueError): `lora` is given, and the model is not trained here.
         """
         if labels is not None:
             for label, description in labels.items():
                 _check_label(label, description)
             self._labels = dict(labels)
+        if lora is not None and not self.is_trainable:
+            raise ValueError(Errors.E172.format(name=self.name, model=type(self.model).__name__))
+        if get_examples is not None and self.is_trainable:
+            validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
+            self._annotated = {ent.label_ for example in get_examples() for ent in example.reference.ents}
+            if self._annotated and self._labels is None:
+                known = self.label_data
+                self._labels = {x: known.get(x, _words(x)) for x in sorted(self._annotated)}
+                logger.info("%s: the labels, and what the prompt calls them: %s", self.name, self._labels)
+        if lora is not None:
+            self.model.new_adapter(lora.settings)  # type: ignore[attr-defined]
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Any = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from a batch of examples, as `finetune` does; nothing if the model is not trained here.
+
+        A label is asked for once an example has had it, so that what a corpus does not annotate is not taught as
+        absent. Sentences with tokens whose annotation is missing are left out.
+
+        examples (Iterable[Example]): The examples. Sentences are those of the predicted docs, as when annotating.
+        drop (float): The dropout of the adapter.
+        sgd (Optimizer | None): Step with this optimizer; else `finish_update` does.
+        losses (dict[str, float] | None): Gets the mean loss of the batch added under the component's name.
+        RETURNS (dict[str, float]): The losses.
+        """
+        losses = {} if losses is None else losses
+        if not self.is_trainable:
+            return losses
+        examples = list(examples)
+        validate_examples(examples, f"{type(self).__name__}.update")
+        losses.setdefault(self.name, 0.0)
+        self._annotated.update(ent.label_ for example in examples for ent in example.reference.ents)
+        labels = {label: words for label, words in self.label_data.items() if label in self._annotated}
+        if not labels:
+            return losses
+        from .finetune.updating import Updater, example_requests
+
+        if self.model.adapter is None:
+            self.model.new_adapter(Lora().settings)  # type: ignore[attr-defined]
+        if self._updater is None:
+            self._updater = Updater(self.model, self.name, self.updating)  # type: ignore[arg-type]
+        together = scheme_of(self.prompt).tells_labels
+        taught = (each for example in examples for each in example_requests(example, labels, together))
+        losses[self.name] += self._updater.update(taught, self.prompt, drop)
+        if sgd not in (None, False):
+            self.finish_update(sgd)
+        return losses
+
+    def finish_update(self, sgd: Any) -> None:
+        """Change the adapter by what `update` has learnt since the last time.
+
+        sgd (Optimizer): spaCy's optimizer. Its settings hold, its moments do not: those are PyTorch's.
+        RAISES (ValueError): It is not Adam.
+        """
+        if self._updater is not None:
+            self._updater.step(sgd, self.label_data)
 
     def warm_up(self) -> None:
         """Load the model now; else the first doc waits for it."""
@@ -343,6 +430,11 @@ class NerLlama(Pipe):
 def _check_label(label: str, description: str | None) -> None:
     if not label or not isinstance(description, str) or not description.strip():
         raise ValueError(Errors.E052.format(label=label))
+
+
+def _words(label: str) -> str:
+    """Give what the prompt calls a label of which nothing else is known: "CELL_LINE" is a cell line."""
+    return label.replace("_", " ").replace("-", " ").strip().lower() or label
 
 
 def _vote_of(span: Span) -> float | None:
