@@ -270,7 +270,7 @@ class Errors:
     )
     E171 = (
         "[NL171] The optimizer's {setting} cannot be used: {name} is trained by PyTorch's AdamW. Choose Adam.v1 "
-        "with L2_is_weight_decay = true in [training.optimizer]; learn_rate, beta1, beta2, eps, L2 and grad_clip hold."
+        "with L2_is_weight_decay = true in [training.optimizer]; its rates, eps, L2 and grad_clip hold."
     )
     E172 = (
         "[NL172] The component {name} cannot be initialized anew: its model ({model}) is not trained here. Take "

@@ -16,11 +16,12 @@ from spacy.util import SimpleFrozenList, ensure_path, from_bytes, to_bytes
 from spacy.vocab import Vocab
 
 from .errors import Errors
+from .marking import MarkingScheme
 from .models.adapter import Adapter
 from .prompts import Prompt, scheme_of
 from .requests import Request, TokenSpan, doc_requests
 from .stream import annotate
-from .updating import Lora, Updating
+from .updating import Updating, make_lora
 from .voting import Votes, Voting, elect
 
 if TYPE_CHECKING:
@@ -205,14 +206,15 @@ class NerLlama(Pipe):
         *,
         nlp: Language | None = None,
         labels: dict[str, str] | None = None,
-        lora: Lora | None = None,
+        lora: dict[str, Any] | None = None,
     ) -> None:
         """Prepare the component in a new pipeline, for training or not.
 
         get_examples (Callable[[], Iterable[Example]] | None): Gives examples. If neither `labels` nor the config
             names labels, those that the examples annotate are taken; if they annotate none, the adapter's stay.
         labels (dict[str, str] | None): Labels with their descriptions, which replace those of the config.
-        lora (Lora | None): Begin with a new adapter like this. None: go on from the adapter that there is.
+        lora (dict[str, Any] | None): Begin with a new adapter, as `make_lora` describes it. None: go on from the
+            adapter that there is.
         RAISES (ValueError): `lora` is given, and the model is not trained here.
         """
         if labels is not None:
@@ -229,7 +231,7 @@ class NerLlama(Pipe):
                 self._labels = {x: known.get(x, _words(x)) for x in sorted(self._annotated)}
                 logger.info("%s: the labels, and what the prompt calls them: %s", self.name, self._labels)
         if lora is not None:
-            self.model.new_adapter(lora.settings)  # type: ignore[attr-defined]
+            self.model.new_adapter(lora)  # type: ignore[attr-defined]
 
     def update(
         self,
@@ -263,10 +265,10 @@ class NerLlama(Pipe):
         from .finetune.updating import Updater, example_requests
 
         if self.model.adapter is None:
-            self.model.new_adapter(Lora().settings)  # type: ignore[attr-defined]
+            self.model.new_adapter(make_lora())  # type: ignore[attr-defined]
         if self._updater is None:
             self._updater = Updater(self.model, self.name, self.updating)  # type: ignore[arg-type]
-        together = scheme_of(self.prompt).tells_labels
+        together = self._scheme(labels).tells_labels
         taught = (each for example in examples for each in example_requests(example, labels, together))
         losses[self.name] += self._updater.update(taught, self.prompt, drop)
         if sgd not in (None, False):
@@ -315,12 +317,7 @@ class NerLlama(Pipe):
         labels = self.label_data
         if not labels:
             raise ValueError(Errors.E051.format(name=self.name))
-        scheme = scheme_of(self.prompt)
-        try:
-            for label in labels:
-                _ = scheme[label]
-        except KeyError as error:  # which spaCy would take for its own, of a component that was not initialized
-            raise ValueError(*error.args) from None
+        scheme = self._scheme(labels)
         answers = getattr(self.model, "answers", None)  # of a model that cannot answer all that it is asked
         handler = self.get_error_handler()
         yield from annotate(
@@ -330,6 +327,16 @@ class NerLlama(Pipe):
             write=lambda doc, votes: self.set_annotations([doc], [votes]),
             report=lambda doc, error: handler(self.name, self, [doc], error),
         )
+
+    def _scheme(self, labels: Iterable[str]) -> MarkingScheme:
+        """Give the marking scheme, which has markers for all labels."""
+        scheme = scheme_of(self.prompt)
+        try:
+            for label in labels:
+                _ = scheme[label]
+        except KeyError as error:  # which spaCy would take for its own, of a component that was not initialized
+            raise ValueError(*error.args) from None
+        return scheme
 
     def set_annotations(self, docs: Iterable[Doc], votes: Iterable[dict[TokenSpan, float]]) -> None:
         """Write votes to docs: entities by the vote rule, and every span with its vote to the span group.

@@ -1,6 +1,6 @@
 """Settings for training in spaCy's own loop. `finetune.updating` does the work; this imports nothing heavy."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from .errors import Errors
@@ -29,20 +29,12 @@ class Updating:
             raise ValueError(Errors.E173.format(settings=self, losses=losses))
 
 
-@dataclass(frozen=True)
-class Lora:
-    """A new LoRA adapter (Hu et al., arXiv:2106.09685). Registered as `nerllama.Lora.v1`.
+def make_lora(r: int = 16, alpha: int = 32, target_modules: list[str] | None = None) -> dict[str, Any]:
+    """Describe a new LoRA adapter (Hu et al., arXiv:2106.09685). Registered as `nerllama.Lora.v1`.
 
     Its dropout is the dropout of spaCy's [training].
+
+    target_modules: The layers that it changes. None: all linear layers but the output head.
+    RETURNS: Settings of PEFT's `LoraConfig`; a dict, since spaCy hands on nothing else to `initialize`.
     """
-
-    r: int = 16
-    alpha: int = 32
-    target_modules: list[str] = field(
-        default_factory=lambda: "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
-    )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings as PEFT's `LoraConfig` takes them."""
-        return {"r": self.r, "lora_alpha": self.alpha, "target_modules": self.target_modules}
+    return {"r": r, "lora_alpha": alpha, "target_modules": target_modules or "all-linear"}

@@ -59,6 +59,10 @@ class Updater:
         self._learnt = 0  # labels since the last step
         self._reported = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what a copy needs, which begins anew: what was learnt since the last step stays here."""
+        return {**vars(self), "_loaded": None, "_optimizer": None, "_learnt": 0}
+
     def update(self, examples: Iterable[tuple[Request, list[TokenSpan]]], prompt: Prompt, drop: float) -> float:
         """Add to the gradient.
 

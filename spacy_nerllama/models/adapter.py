@@ -61,13 +61,15 @@ class Adapter:
 
     @classmethod
     def of(cls, model: "PeftModel", meta: dict[str, Any]) -> "Adapter":
-        """Take the adapter off a model as it is now; the model keeps it."""
+        """Take the adapter off a model as it is now, in the precision of its training; the model keeps it."""
         from peft import get_peft_model_state_dict
         from safetensors.torch import save
 
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        config = {**model.peft_config["default"].to_dict(), "inference_mode": True}
+        base = meta.get("base", {}).get("name")  # not where it happens to lie on this machine
+        own = {"inference_mode": True, "base_model_name_or_path": base}
+        config = {**model.peft_config["default"].to_dict(), **own}
         plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
         return cls(json.loads(json.dumps(plain)), save(weights, {"format": "pt"}), meta)
 

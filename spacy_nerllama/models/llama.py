@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
@@ -92,9 +93,7 @@ class Llama:
 
         While it is trained, it is the adapter as it is now.
         """
-        if self._trained is not None and self._loaded is not None:
-            model: Any = self._loaded.engine.model
-            self._adapter, self._trained = Adapter.of(model, self._trained), None
+        self._keep()
         if not self._read:
             if self._adapter_name is not None:
                 self._adapter = Adapter.from_folder(_adapter_folder(self._adapter_name))
@@ -217,10 +216,14 @@ class Llama:
             loaded = self.load(trainable=True)
             assert loaded.base is not None
             base: PreTrainedModel = share_weights(loaded.base.model)
+            config = LoraConfig(**lora, task_type="CAUSAL_LM")
             name = self._base["name"] or BUNDLED.name
-            config = LoraConfig(**lora, task_type="CAUSAL_LM", base_model_name_or_path=name)
             meta = {"base": {"name": name, **base_facts(base.config, loaded.encoder)}}
-            self.set_adapter(Adapter.of(get_peft_model(base, config), meta))
+            with warnings.catch_warnings():  # peft 0.21 calls what transformers 5 has renamed
+                warnings.simplefilter("ignore", FutureWarning)
+                model = get_peft_model(base, config)
+            self.set_adapter(Adapter.of(model, meta))
+            self.load(trainable=True)  # now, while the base is here
 
     def changed(self, meta: dict[str, Any]) -> None:
         """Take note that the weights of the adapter were changed, in place, in what `load(trainable=True)` gave.
@@ -229,6 +232,12 @@ class Llama:
         """
         self._trained = meta
         self.load().engine.prefix.cache_clear()  # it was read with the weights of before
+
+    def _keep(self) -> None:
+        """Take the adapter off the loaded model, if it was changed there."""
+        if self._trained is not None and self._loaded is not None:
+            model: Any = self._loaded.engine.model
+            self._adapter, self._trained = Adapter.of(model, self._trained), None
 
     def warm_up(self) -> None:
         """Load the model and read a token with it, so that the first doc does not wait."""
@@ -241,7 +250,7 @@ class Llama:
         import torch
 
         with _lock:
-            _ = self._trained is None or self.adapter  # what was learnt is kept
+            self._keep()
             self._loaded = None
         gc.collect()
         if torch.cuda.is_available():
@@ -249,7 +258,7 @@ class Llama:
 
     def __getstate__(self) -> dict[str, Any]:
         """Give what a copy or another process needs; it loads base and adapter for itself."""
-        _ = self._trained is None or self.adapter
+        self._keep()
         return {key: value for key, value in self.__dict__.items() if key not in ("_loaded", "_process")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
