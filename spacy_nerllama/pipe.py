@@ -11,7 +11,7 @@ import srsly
 from spacy.language import Language
 from spacy.pipeline import Pipe
 from spacy.tokens import Doc, Span, SpanGroup
-from spacy.training import Example, validate_examples, validate_get_examples
+from spacy.training import Example, validate_examples
 from spacy.util import SimpleFrozenList, ensure_path, from_bytes, to_bytes
 from spacy.vocab import Vocab
 
@@ -224,7 +224,6 @@ class NerLlama(Pipe):
         if lora is not None and not self.is_trainable:
             raise ValueError(Errors.E172.format(name=self.name, model=type(self.model).__name__))
         if get_examples is not None and self.is_trainable:
-            validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
             self._annotated = {ent.label_ for example in get_examples() for ent in example.reference.ents}
             if self._annotated and self._labels is None:
                 known = self.label_data
@@ -251,6 +250,7 @@ class NerLlama(Pipe):
         sgd (Optimizer | None): Step with this optimizer; else `finish_update` does.
         losses (dict[str, float] | None): Gets the mean loss of the batch added under the component's name.
         RETURNS (dict[str, float]): The losses.
+        RAISES (ValueError): There are no labels, since the component was not initialized.
         """
         losses = {} if losses is None else losses
         if not self.is_trainable:
@@ -259,6 +259,8 @@ class NerLlama(Pipe):
         validate_examples(examples, f"{type(self).__name__}.update")
         losses.setdefault(self.name, 0.0)
         self._annotated.update(ent.label_ for example in examples for ent in example.reference.ents)
+        if not self.labels:
+            raise ValueError(Errors.E051.format(name=self.name))
         labels = {label: words for label, words in self.label_data.items() if label in self._annotated}
         if not labels:
             return losses

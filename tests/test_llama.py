@@ -38,16 +38,22 @@ def tiny_llama(tiny_base: Path, **settings: Any) -> Llama:
     return Llama(str(tiny_base), **{"dtype": "float32", "device": "cpu", **settings})
 
 
+@pytest.fixture
+def own_base(tiny_base: Path, tmp_path: Path) -> Path:
+    """A base that no other test has in memory."""
+    return Path(shutil.copytree(tiny_base, tmp_path / "base"))
+
+
 def test_it_is_registered() -> None:
     model = registry.llm_models.get("nerllama.Llama.v1")(name="some/where")
     assert isinstance(model, Llama)
     assert model.adapter is None
 
 
-def test_nothing_is_loaded_before_the_first_vote(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_loaded_before_the_first_vote(own_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     monkeypatch.setattr(loading, "load_base", lambda **base: loads.append(base) or load_base(**base))
-    model = tiny_llama(tiny_base)
+    model = tiny_llama(own_base)
     assert (model.adapter, model.meta, loads) == (None, {}, [])
     first = votes(model)
     assert votes(model) == first
@@ -56,10 +62,10 @@ def test_nothing_is_loaded_before_the_first_vote(tiny_base: Path, monkeypatch: p
     assert any(answer.spans for answer in first)
 
 
-def test_threads_load_it_once(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_load_it_once(own_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     monkeypatch.setattr(loading, "load_base", lambda **base: loads.append(base) or load_base(**base))
-    model, found = tiny_llama(tiny_base), []
+    model, found = tiny_llama(own_base), []
     threads = [threading.Thread(target=lambda: found.append(votes(model))) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -85,10 +91,10 @@ def test_threads_share_it(tiny: Llama) -> None:
     assert found == {i: [expected] * 5 for i in range(4)}
 
 
-def test_it_is_warmed_up_and_unloaded(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_warmed_up_and_unloaded(own_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     monkeypatch.setattr(loading, "load_base", lambda **base: loads.append(base) or load_base(**base))
-    model = tiny_llama(tiny_base)
+    model = tiny_llama(own_base)
     model.warm_up()
     assert len(loads) == 1
     first = votes(model)
@@ -226,12 +232,6 @@ def test_votes_in_bfloat16_are_near(tiny: Llama, tiny_base: Path) -> None:
 
 
 # Several models on one base
-
-
-@pytest.fixture
-def own_base(tiny_base: Path, tmp_path: Path) -> Path:
-    """A base that no other test has in memory."""
-    return Path(shutil.copytree(tiny_base, tmp_path / "base"))
 
 
 @pytest.fixture

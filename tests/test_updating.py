@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from thinc.api import Adam, RAdam
 from spacy_nerllama.finetune.loss import decision_batch, use_decision_loss
 from spacy_nerllama.finetune.sequences import doc_examples, training_sequence
 from spacy_nerllama.finetune.updating import example_requests
+from spacy_nerllama.marking import SINGLE
+from spacy_nerllama.models.adapter import Adapter
 from spacy_nerllama.pipe import NerLlama
 from spacy_nerllama.prompts import CompactPrompt
 from spacy_nerllama.updating import Updating, make_lora
@@ -97,24 +98,16 @@ def test_the_loss_is_that_of_finetune(begun: Language) -> None:
     """On the same sentences: one implementation of sequences and losses."""
     losses = begun.update(examples(begun), sgd=False)
     model = component(begun).model
-    engine_model = copy.deepcopy(component(begun).model).load(trainable=True)
-    base = engine_model.engine.model.get_base_model()
-    use_decision_loss(base)
+    encoder, engine, *_ = copy.deepcopy(model).load(trainable=True)
+    use_decision_loss(engine.model.get_base_model())
     docs = [example.reference for example in examples(begun)]
-    encoder, scheme, prompt = model.load().encoder, model_scheme(), CompactPrompt()
     sequences = [
-        training_sequence(request, spans, prompt, scheme, encoder)
+        training_sequence(request, spans, CompactPrompt(), SINGLE, encoder)
         for request, spans in doc_examples(docs, {"DISEASE": "disease"})
     ]
     with torch.no_grad():
-        expected = engine_model.engine.model(**decision_batch(sequences, 0)).loss.item()
+        expected = engine.model(**decision_batch(sequences, 0)).loss.item()
     assert losses["nerllama_ner"] == pytest.approx(expected, rel=1e-4)
-
-
-def model_scheme() -> Any:
-    from spacy_nerllama.marking import SINGLE
-
-    return SINGLE
 
 
 @pytest.mark.parametrize("loss", ["response", "full"])
@@ -257,6 +250,9 @@ def test_rehearsal_passes_it_by(begun: Language) -> None:
 
 def test_without_an_adapter_a_new_one_is_made(nlp: Language) -> None:
     assert component(nlp).model.adapter is None
+    with pytest.raises(ValueError, match=r"^\[NL051\] "):
+        nlp.update(examples(nlp), sgd=optimizer())
+    component(nlp).add_label("DISEASE", "disease")
     nlp.update(examples(nlp), sgd=optimizer())
     assert component(nlp).model.adapter is not None
 
@@ -372,36 +368,29 @@ def test_spacy_train_goes_on_from_a_pipeline(files: Path, tiny_base: Path) -> No
     assert weights(first) == weights(second), "nothing was learnt at a rate of 0, and nothing was begun anew"
 
 
-class Beside:
-    """Pipelines with another component that is trained."""
-
-    @staticmethod
-    def made(base: Path) -> Iterator[Language]:
-        nlp = spacy.blank("en")
-        model = {"name": str(base), "dtype": "float32", "device": "cpu"}
-        nlp.add_pipe("nerllama_ner", config={"model": model, "voting": {"samples": 1}})
-        nlp.add_pipe("textcat").add_label("A")
-        nlp.get_pipe("textcat").add_label("B")
-        yield nlp
+def classified(nlp: Language) -> list[Example]:
+    batch = examples(nlp)
+    for i, example in enumerate(batch):
+        example.reference.cats = {"A": i % 2, "B": 1 - i % 2}
+    return batch
 
 
-def test_beside_another_trainable_component(tiny_base: Path) -> None:
-    for nlp in Beside.made(tiny_base):
-        batch = examples(nlp)
-        for example in batch:
-            example.reference.cats = {"A": 1.0, "B": 0.0}
-        nlp.initialize(lambda: batch)  # noqa: B023 (called at once)
-        losses: dict[str, float] = {}
-        for _ in range(3):
-            nlp.update(batch, sgd=optimizer(), losses=losses, annotates=["nerllama_ner"])
-        assert losses["nerllama_ner"] > 0
-        assert losses["textcat"] > 0
+def test_beside_another_trainable_component(nlp: Language) -> None:
+    nlp.add_pipe("textcat")
+    nlp.initialize(lambda: classified(nlp))
+    losses: dict[str, float] = {}
+    for _ in range(3):
+        nlp.update(classified(nlp), sgd=optimizer(), losses=losses, annotates=["nerllama_ner"])
+    assert losses["nerllama_ner"] > 0
+    assert losses["textcat"] > 0
 
 
-def test_frozen_it_is_not_touched(tiny_base: Path, tiny_adapter: Path) -> None:
-    for nlp in Beside.made(tiny_base):
-        component(nlp).model.set_adapter(type(component(nlp).model)(adapter=str(tiny_adapter)).adapter)
-        before = weights(nlp)
-        losses = nlp.update(examples(nlp), sgd=optimizer(), exclude=["nerllama_ner", "textcat"])
-        assert "nerllama_ner" not in losses
-        assert weights(nlp) == before
+def test_frozen_it_is_not_touched(nlp: Language, tiny_adapter: Path) -> None:
+    ner, textcat = component(nlp), nlp.add_pipe("textcat")
+    ner.model.set_adapter(Adapter.from_folder(tiny_adapter))
+    before, labels = weights(nlp), ner.label_data
+    with nlp.select_pipes(disable=["nerllama_ner"]):
+        nlp.initialize(lambda: classified(nlp))
+    losses = nlp.update(classified(nlp), sgd=optimizer(), exclude=["nerllama_ner"])
+    assert set(losses) == {textcat.name}
+    assert (weights(nlp), ner.label_data) == (before, labels)

@@ -85,7 +85,8 @@ class Llama:
         self._trained: dict[str, Any] | None = None  # what is known of weights that `adapter` has not yet
         self._loaded: _Loaded | None = None
         self._process = os.getpid()
-        _models.add(self)
+        with _lock:
+            _models.add(self)
 
     @property
     def adapter(self) -> Adapter | None:
@@ -157,7 +158,7 @@ class Llama:
     def load(self, trainable: bool = False) -> _Loaded:
         """Load the model, once; done by the first `vote`.
 
-        trainable: Load it so that its adapter can be trained; without an adapter it is an error.
+        trainable: Load it so that its adapter, if it has one, can be trained.
         """
         import torch
 
@@ -179,8 +180,8 @@ class Llama:
         from .loading import base_key, load_base, share_weights
         from .tokens import TextEncoder
 
-        self._loaded = None
         adapter, key = self.adapter, base_key(**self._base)
+        self._loaded = None  # what it was loaded as before
         gc.collect()  # a pipeline that was thrown away is not another model
         others = [other for other in _models if other is not self and base_key(**other._base) == key]
         for other in others:
@@ -263,7 +264,8 @@ class Llama:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _loaded=None, _process=os.getpid())
-        _models.add(self)
+        with _lock:
+            _models.add(self)
 
 
 def _adapter_folder(name: str, local_files_only: bool = False) -> Path:
