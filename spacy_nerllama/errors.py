@@ -361,6 +361,24 @@ class Errors:
         "prompts. Use that task, or another model."
     )
 
+    # Updating in spaCy's loop, adapters by name: NL170-NL179
+    E170 = (
+        "[NL170] There is no folder {name}, and no adapter of this name could be had from the Hugging Face hub "
+        "({reason}). Check the setting `adapter`, and the connection."
+    )
+    E171 = (
+        "[NL171] The optimizer's {setting} cannot be used: {name} is trained by PyTorch's AdamW. Choose Adam.v1 "
+        "with L2_is_weight_decay = true in [training.optimizer]; its rates, eps, L2 and grad_clip hold."
+    )
+    E172 = (
+        "[NL172] The component {name} cannot be initialized anew: its model ({model}) is not trained here. Take "
+        "`lora` out of [initialize.components.{name}], or choose the model nerllama.Llama.v1."
+    )
+    E173 = (
+        "[NL173] Settings for updating out of range: {settings}. Expected a loss of {losses}, and max_tokens and "
+        "batch_tokens of at least 1."
+    )
+
 
 class ModelUnavailableError(ConnectionError):
     """A model answers no more. That is no doc's fault: it ends a run, instead of failing each doc of it."""
@@ -380,6 +398,10 @@ class Warnings:
     W200 = (
         "[NLW200] The cache {path} fails ({reason}): going on without it. What was kept before stays; see whether "
         "its disk is full, or another process keeps it locked."
+    )
+    W170 = (
+        "[NLW70] {n} of {total} sentences of a batch taught nothing: longer than {max_tokens} tokens of the "
+        "language model (see max_tokens), or with a mention that cannot be marked. Further ones are not reported."
     )
     W090 = (
         "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "

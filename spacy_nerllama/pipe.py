@@ -1,27 +1,35 @@
 """The component `nerllama_ner`: Doc -> requests -> votes -> doc.ents."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import srsly
 from spacy.language import Language
 from spacy.pipeline import Pipe
 from spacy.tokens import Doc, Span, SpanGroup
-from spacy.training import Example
+from spacy.training import Example, validate_examples
 from spacy.util import SimpleFrozenList, ensure_path, from_bytes, to_bytes
 from spacy.vocab import Vocab
 
 from .errors import Errors
+from .marking import MarkingScheme
 from .models.adapter import Adapter
 from .models.cache import Cache, request_key, text_key
 from .models.spacyllm import as_model
 from .prompts import Prompt, scheme_of
 from .requests import Request, TokenSpan, doc_requests
 from .stream import Ask, Vote, annotate
+from .updating import Updating, make_lora
 from .voting import Votes, Voting, elect
+
+if TYPE_CHECKING:
+    from .finetune.updating import Updater
+
+logger = logging.getLogger(__name__)
 
 
 class Model(Protocol):
@@ -76,6 +84,7 @@ DEFAULT_CONFIG = {
         "seed": 0,
     },
     "cache": None,
+    "updating": None,
     "scorer": {"@scorers": "spacy.ner_scorer.v1"},
 }
 
@@ -97,6 +106,7 @@ def make_nerllama_ner(
     overwrite_ents: bool,
     max_batch_tokens: int,
     cache: Cache | None,
+    updating: Updating | None,
     scorer: Callable | None,
 ) -> "NerLlama":
     """Make the component; settings as `NerLlama` has them."""
@@ -111,6 +121,7 @@ def make_nerllama_ner(
         overwrite_ents=overwrite_ents,
         max_batch_tokens=max_batch_tokens,
         cache=cache,
+        updating=updating,
         scorer=scorer,
     )
 
@@ -129,6 +140,7 @@ class NerLlama(Pipe):
         `entity_ruler` does); if False the old are.
     max_batch_tokens (int): The most tokens of the language model in a batch, which bounds memory.
     cache (Cache | None): Where answers are kept, and looked up before the model is asked.
+    updating (Updating | None): How the adapter is updated in spaCy's training loop. None: the defaults.
     scorer (Callable | None): The scoring method.
     """
 
@@ -145,6 +157,7 @@ class NerLlama(Pipe):
         overwrite_ents: bool = True,
         max_batch_tokens: int = 4096,
         cache: Cache | None = None,
+        updating: Updating | None = None,
         scorer: Callable | None = None,
     ) -> None:
         for label, description in (labels or {}).items():
@@ -164,7 +177,10 @@ class NerLlama(Pipe):
         self.cache = cache
         self.recorder: Cache | None = None  # as `cache`, but keeps what `nerllama.Replay.v1` would answer
         self.scorer = scorer
+        self.updating = updating or Updating()
         self._labels = None if labels is None else dict(labels)
+        self._annotated: set[str] = set()  # labels that an example has had: others are not taught as absent
+        self._updater: Updater | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -191,21 +207,96 @@ class NerLlama(Pipe):
         self._labels = {**known, label: str(description)}
         return int(new)
 
+    @property
+    def is_trainable(self) -> bool:
+        """Whether `update` does anything: whether the model's adapter can be trained here."""
+        return hasattr(self.model, "new_adapter")
+
     def initialize(
         self,
         get_examples: Callable[[], Iterable[Example]] | None = None,
         *,
         nlp: Language | None = None,
         labels: dict[str, str] | None = None,
+        lora: dict[str, Any] | None = None,
     ) -> None:
-        """Prepare the component in a new pipeline. Nothing is learnt: the adapter is fine-tuned elsewhere.
+        """Prepare the component in a new pipeline, for training or not.
 
+        get_examples (Callable[[], Iterable[Example]] | None): Gives examples. If neither `labels` nor the config
+            names labels, those that the examples annotate are taken; if they annotate none, the adapter's stay.
         labels (dict[str, str] | None): Labels with their descriptions, which replace those of the config.
+        lora (dict[str, Any] | None): Begin with a new adapter, as `make_lora` describes it. None: go on from the
+            adapter that there is.
+        RAISES (ValueError): `lora` is given, and the model is not trained here.
         """
         if labels is not None:
             for label, description in labels.items():
                 _check_label(label, description)
             self._labels = dict(labels)
+        if lora is not None and not self.is_trainable:
+            raise ValueError(Errors.E172.format(name=self.name, model=type(self.model).__name__))
+        if get_examples is not None and self.is_trainable:
+            self._annotated = {ent.label_ for example in get_examples() for ent in example.reference.ents}
+            if self._annotated and self._labels is None:
+                known = self.label_data
+                self._labels = {x: known.get(x, _words(x)) for x in sorted(self._annotated)}
+                logger.info("%s: the labels, and what the prompt calls them: %s", self.name, self._labels)
+        if lora is not None:
+            self.model.new_adapter(lora)  # type: ignore[attr-defined]
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Any = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from a batch of examples, as `finetune` does; nothing if the model is not trained here.
+
+        A label is asked for once an example has had it, so that what a corpus does not annotate is not taught as
+        absent. Sentences with tokens whose annotation is missing are left out.
+
+        examples (Iterable[Example]): The examples. Sentences are those of the predicted docs, as when annotating.
+        drop (float): The dropout of the adapter.
+        sgd (Optimizer | None): Step with this optimizer; else `finish_update` does.
+        losses (dict[str, float] | None): Gets the mean loss of the batch added under the component's name.
+        RETURNS (dict[str, float]): The losses.
+        RAISES (ValueError): There are no labels, since the component was not initialized.
+        """
+        losses = {} if losses is None else losses
+        if not self.is_trainable:
+            return losses
+        examples = list(examples)
+        validate_examples(examples, f"{type(self).__name__}.update")
+        losses.setdefault(self.name, 0.0)
+        self._annotated.update(ent.label_ for example in examples for ent in example.reference.ents)
+        if not self.labels:
+            raise ValueError(Errors.E051.format(name=self.name))
+        labels = {label: words for label, words in self.label_data.items() if label in self._annotated}
+        if not labels:
+            return losses
+        from .finetune.updating import Updater, example_requests
+
+        if self.model.adapter is None:
+            self.model.new_adapter(make_lora())  # type: ignore[attr-defined]
+        if self._updater is None:
+            self._updater = Updater(self.model, self.name, self.updating)  # type: ignore[arg-type]
+        together = self._scheme(labels).tells_labels
+        taught = (each for example in examples for each in example_requests(example, labels, together))
+        losses[self.name] += self._updater.update(taught, self.prompt, drop)
+        if sgd not in (None, False):
+            self.finish_update(sgd)
+        return losses
+
+    def finish_update(self, sgd: Any) -> None:
+        """Change the adapter by what `update` has learnt since the last time.
+
+        sgd (Optimizer): spaCy's optimizer. Its settings hold, its moments do not: those are PyTorch's.
+        RAISES (ValueError): It is not Adam.
+        """
+        if self._updater is not None:
+            self._updater.step(sgd, self.label_data)
 
     def warm_up(self) -> None:
         """Load the model now; else the first doc waits for it."""
@@ -257,12 +348,7 @@ class NerLlama(Pipe):
         labels = self.label_data
         if not labels:
             raise ValueError(Errors.E051.format(name=self.name))
-        scheme = scheme_of(self.prompt)
-        try:
-            for label in labels:
-                _ = scheme[label]
-        except KeyError as error:  # which spaCy would take for its own, of a component that was not initialized
-            raise ValueError(*error.args) from None
+        scheme = self._scheme(labels)
         answers = getattr(self.model, "answers", None)  # of a model that cannot answer all that it is asked
         return lambda doc: doc_requests(doc, labels, scheme.tells_labels, answers)
 
@@ -276,6 +362,16 @@ class NerLlama(Pipe):
         if self.recorder:
             vote = self.recorder.through(vote, text_key, scheme)
         return vote(requests)
+
+    def _scheme(self, labels: Iterable[str]) -> MarkingScheme:
+        """Give the marking scheme, which has markers for all labels."""
+        scheme = scheme_of(self.prompt)
+        try:
+            for label in labels:
+                _ = scheme[label]
+        except KeyError as error:  # which spaCy would take for its own, of a component that was not initialized
+            raise ValueError(*error.args) from None
+        return scheme
 
     def set_annotations(self, docs: Iterable[Doc], votes: Iterable[dict[TokenSpan, float]]) -> None:
         """Write votes to docs: entities by the vote rule, and every span with its vote to the span group.
@@ -376,6 +472,11 @@ class NerLlama(Pipe):
 def _check_label(label: str, description: str | None) -> None:
     if not label or not isinstance(description, str) or not description.strip():
         raise ValueError(Errors.E052.format(label=label))
+
+
+def _words(label: str) -> str:
+    """Give what the prompt calls a label of which nothing else is known: "CELL_LINE" is a cell line."""
+    return label.replace("_", " ").replace("-", " ").strip().lower() or label
 
 
 def _vote_of(span: Span) -> float | None:

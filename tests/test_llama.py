@@ -4,6 +4,7 @@ import copy
 import gc
 import os
 import pickle
+import shutil
 import threading
 import weakref
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from recorder import DISEASE, GENE, sentence
 from spacy_llm.registry import registry
 
@@ -36,16 +38,22 @@ def tiny_llama(tiny_base: Path, **settings: Any) -> Llama:
     return Llama(str(tiny_base), **{"dtype": "float32", "device": "cpu", **settings})
 
 
+@pytest.fixture
+def own_base(tiny_base: Path, tmp_path: Path) -> Path:
+    """A base that no other test has in memory."""
+    return Path(shutil.copytree(tiny_base, tmp_path / "base"))
+
+
 def test_it_is_registered() -> None:
     model = registry.llm_models.get("nerllama.Llama.v1")(name="some/where")
     assert isinstance(model, Llama)
     assert model.adapter is None
 
 
-def test_nothing_is_loaded_before_the_first_vote(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_loaded_before_the_first_vote(own_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     monkeypatch.setattr(loading, "load_base", lambda **base: loads.append(base) or load_base(**base))
-    model = tiny_llama(tiny_base)
+    model = tiny_llama(own_base)
     assert (model.adapter, model.meta, loads) == (None, {}, [])
     first = votes(model)
     assert votes(model) == first
@@ -54,10 +62,10 @@ def test_nothing_is_loaded_before_the_first_vote(tiny_base: Path, monkeypatch: p
     assert any(answer.spans for answer in first)
 
 
-def test_threads_load_it_once(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_load_it_once(own_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     monkeypatch.setattr(loading, "load_base", lambda **base: loads.append(base) or load_base(**base))
-    model, found = tiny_llama(tiny_base), []
+    model, found = tiny_llama(own_base), []
     threads = [threading.Thread(target=lambda: found.append(votes(model))) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -83,10 +91,10 @@ def test_threads_share_it(tiny: Llama) -> None:
     assert found == {i: [expected] * 5 for i in range(4)}
 
 
-def test_it_is_warmed_up_and_unloaded(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_warmed_up_and_unloaded(own_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     monkeypatch.setattr(loading, "load_base", lambda **base: loads.append(base) or load_base(**base))
-    model = tiny_llama(tiny_base)
+    model = tiny_llama(own_base)
     model.warm_up()
     assert len(loads) == 1
     first = votes(model)
@@ -221,3 +229,111 @@ def test_votes_in_bfloat16_are_near(tiny: Llama, tiny_base: Path) -> None:
     near = votes(tiny_llama(tiny_base, dtype="bfloat16"), Voting(min_mass=0.0))
     for one, other in zip(near, votes(tiny, Voting(min_mass=0.0)), strict=True):
         assert one.spans == pytest.approx(other.spans, abs=0.1)
+
+
+# Several models on one base
+
+
+@pytest.fixture
+def second_adapter(own_base: Path, encoder, tmp_path: Path) -> Path:
+    """Another adapter than `tiny_adapter`."""
+    base, _ = load_base(str(own_base), dtype="float32", device="cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+        get_peft_model(base, config).save_pretrained(str(tmp_path / "second"))
+    return tmp_path / "second"
+
+
+def storages(*models: Llama) -> dict[int, int]:
+    """What the models have in memory, adapters aside: each storage with its size."""
+    parameters = (
+        parameter
+        for model in models
+        for name, parameter in model.load().engine.model.named_parameters()
+        if "lora_" not in name
+    )
+    found = [parameter.untyped_storage() for parameter in parameters]
+    return {storage.data_ptr(): storage.nbytes() for storage in found}
+
+
+def merged(model: Llama) -> bool:
+    return not any("lora_" in name for name, _ in model.load().engine.model.named_parameters())
+
+
+@pytest.mark.parametrize("settings", [{}, {"quantization": "nf4", "dtype": "bfloat16"}], ids=["float32", "nf4"])
+def test_models_share_one_base(
+    own_base: Path, tiny_adapter: Path, second_adapter: Path, settings: dict[str, Any]
+) -> None:
+    """And give what each gives alone: alone means loaded when the others are gone."""
+    adapters = [None, str(tiny_adapter), str(second_adapter)]
+    alone = []
+    for adapter in adapters:
+        model = tiny_llama(own_base, adapter=adapter, **settings)
+        alone.append((votes(model), sum(storages(model).values())))
+        del model
+    assert alone[1][0] != alone[2][0] != alone[0][0]
+    models = [tiny_llama(own_base, adapter=adapter, **settings) for adapter in adapters]
+    for model, (expected, _) in zip(models, alone, strict=True):
+        for one, other in zip(votes(model), expected, strict=True):
+            assert one.spans == pytest.approx(other.spans, abs=1e-4 if not settings else 0.05)
+    assert sum(storages(*models).values()) <= alone[0][1]
+    assert storages(models[0]) == storages(models[1]) == storages(models[2])
+
+
+def test_models_that_share_answer_in_threads(own_base: Path, tiny_adapter: Path, second_adapter: Path) -> None:
+    models = [tiny_llama(own_base, adapter=adapter) for adapter in (None, str(tiny_adapter), str(second_adapter))]
+    expected = [votes(model) for model in models]
+    found: dict[int, list[list[Votes]]] = {}
+
+    def serve(i: int) -> None:
+        found[i] = [votes(models[i]) for _ in range(3)]
+
+    threads = [threading.Thread(target=serve, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {i: [expected[i]] * 3 for i in range(3)}
+
+
+def test_a_lone_adapter_is_merged_and_makes_way(own_base: Path, tiny_adapter: Path, second_adapter: Path) -> None:
+    first = tiny_llama(own_base, adapter=str(tiny_adapter))
+    alone = votes(first)
+    assert merged(first)
+    second = tiny_llama(own_base, adapter=str(second_adapter))
+    assert merged(first), "nothing has changed before the second is used"
+    votes(second)
+    assert not merged(second)
+    assert not merged(first)
+    assert storages(first) == storages(second)
+    for one, other in zip(votes(first), alone, strict=True):
+        assert one.spans == pytest.approx(other.spans, abs=1e-4)
+    del second
+    first.unload()
+    votes(first)
+    assert merged(first), "alone again"
+
+
+def test_other_settings_are_another_base(own_base: Path, tiny_adapter: Path) -> None:
+    one, other = tiny_llama(own_base), tiny_llama(own_base, dtype="bfloat16")
+    same = Llama(f"{own_base}/../{own_base.name}", dtype="float32", device="cpu")
+    assert storages(one) == storages(same)
+    assert storages(one).keys().isdisjoint(storages(other))
+
+
+def test_the_memory_of_a_base_that_nobody_uses_is_free(own_base: Path) -> None:
+    models = [tiny_llama(own_base), tiny_llama(own_base)]
+    base = weakref.ref(models[0].load().base)
+    votes(models[1])
+    for model in models:
+        model.unload()
+    assert base() is None
+
+
+@pytest.mark.parametrize("name", ["owner/not-on-this-machine", "a b/c d"])
+def test_an_adapter_that_the_hub_does_not_give(name: str) -> None:
+    model = Llama("some/where", adapter=name)
+    assert model.meta == {}, "asking fetches nothing"
+    with pytest.raises(FileNotFoundError, match=rf"^\[NL170\] .*{name}.*Check the setting `adapter`"):
+        _ = model.adapter

@@ -518,7 +518,7 @@ def test_what_it_says_of_itself(nlp: Language) -> None:
     assert analysis["problems"] == {"nerllama_ner": []}
     assert nlp.get_pipe_meta("nerllama_ner").default_score_weights["ents_f"] == 1.0
     assert nlp.meta["labels"] == {"nerllama_ner": list(LABELS)}
-    assert not nlp.get_pipe("nerllama_ner").is_trainable
+    assert nlp.get_pipe("nerllama_ner").is_trainable
 
 
 def test_it_can_be_left_out(nlp: Language) -> None:

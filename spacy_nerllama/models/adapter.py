@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import Errors
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
     from .tokens import TextEncoder
@@ -63,10 +64,27 @@ class Adapter:
         """Give a hash of the config and the weights."""
         return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode() + self.weights).hexdigest()
 
-    def put_on(self, base: "PreTrainedModel", encoder: "TextEncoder") -> "PreTrainedModel":
+    @classmethod
+    def of(cls, model: "PeftModel", meta: dict[str, Any]) -> "Adapter":
+        """Take the adapter off a model as it is now, in the precision of its training; the model keeps it."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save
+
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        base = meta.get("base", {}).get("name")  # not where it happens to lie on this machine
+        own = {"inference_mode": True, "base_model_name_or_path": base}
+        config = {**model.peft_config["default"].to_dict(), **own}
+        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        return cls(json.loads(json.dumps(plain)), save(weights, {"format": "pt"}), meta)
+
+    def put_on(
+        self, base: "PreTrainedModel", encoder: "TextEncoder", trainable: bool = False
+    ) -> "PreTrainedModel":
         """Put the adapter on its base.
 
         base: The base, which is changed. After an error it is of no more use.
+        trainable: Whether the adapter's weights can be trained.
         RAISES: ValueError if it was trained on another base (its shapes or its tokenizer differ), is no LoRA
             adapter, or its weights cannot be read.
         """
@@ -88,7 +106,7 @@ class Adapter:
         name = self.config.get("base_model_name_or_path")
         try:
             # The base is here, whatever its name was where the adapter was trained.
-            config = {**self.config, "inference_mode": True, "base_model_name_or_path": None}
+            config = {**self.config, "inference_mode": not trainable, "base_model_name_or_path": None}
             with warnings.catch_warnings():  # peft 0.21 calls what transformers 5 has renamed
                 warnings.simplefilter("ignore", FutureWarning)
                 model = get_peft_model(base, LoraConfig.from_peft_type(**config))

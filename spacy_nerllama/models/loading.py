@@ -1,5 +1,6 @@
 """Load a base model and its tokenizer: a Hugging Face folder or hub name, or a GGUF file."""
 
+import copy
 import hashlib
 import logging
 import shutil
@@ -11,7 +12,7 @@ import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
 
-from ..base import bundled_base, data_folder
+from ..base import BUNDLED, bundled_base, data_folder
 from ..errors import Errors
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,25 @@ def base_fingerprint(name: str | None, quantization: Quantization | None, dtype:
         str(resolve_dtype(dtype, where)),
         where.split(":")[0],
     ]
+
+
+def base_key(name: str | None, quantization: Quantization | None, dtype: DType, device: str) -> tuple[str, ...]:
+    """Give what tells bases apart, whatever way their settings are written. Nothing is read."""
+    where = resolve_device(device)
+    path = BUNDLED.path if name is None else Path(name).expanduser()
+    known = str(path.resolve()) if path.exists() else str(name)
+    return known, str(quantization), str(resolve_dtype(dtype, where)), where
+
+
+def share_weights(base: PreTrainedModel) -> PreTrainedModel:
+    """Make another model of the weights of one: no weight is copied, and all else is the copy's own.
+
+    So each adapter has layers, an output head and a mode (training or evaluation) to itself, on weights that are
+    in memory once, as long as nobody changes those in place.
+    """
+    weights = [*base.parameters(), *base.buffers()]
+    states = [state for weight in weights if (state := getattr(weight, "quant_state", None)) is not None]
+    return copy.deepcopy(base, {id(part): part for part in (*weights, *states)})
 
 
 def keep_unpacked(model: torch.nn.Module, fitting: bool) -> None:

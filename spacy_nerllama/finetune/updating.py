@@ -1,0 +1,174 @@
+"""Train the adapter of a local model step by step, as spaCy's loop asks for it.
+
+Sequences and losses are those of `finetune`. The optimizer is PyTorch's AdamW, with the settings of the thinc
+optimizer that spaCy gives: thinc's own would need CuPy on a GPU and has no bfloat16. The gradient of a step is
+that of the mean over all its decisions, however spaCy has cut the batch, and its norm is clipped as a whole.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from spacy.tokens import Doc
+from spacy.training import Example
+from spacy.training.iob_utils import tags_to_entities
+
+from ..errors import Errors, Warnings
+from ..models import Llama
+from ..models.llama import _Loaded
+from ..prompts import Prompt, scheme_of
+from ..requests import Request, TokenSpan, doc_requests
+from ..updating import Updating
+from .loss import IGNORED, decision_batch, text_batch, use_decision_loss
+from .sequences import TrainingSequence, gold_spans, training_sequence
+
+
+def example_requests(
+    example: Example, labels: dict[str, str], together: bool
+) -> Iterator[tuple[Request, list[TokenSpan]]]:
+    """Give what an example teaches: the requests of its predicted doc, with the gold spans aligned to it.
+
+    labels: The labels to teach, each with what the prompt calls it.
+    together: As `doc_requests` takes it.
+    RETURNS: The requests for the sentences in which every token is annotated, as entity or as none; as in spaCy's
+        `ner`, a token whose annotation is missing, or whose entity does not fall on tokens, is unknown.
+    """
+    doc: Doc = example.predicted
+    tags = example.get_aligned_ner()
+    entities = [(start, end + 1, label) for label, start, end in tags_to_entities(tags)]
+    for start, request in doc_requests(doc, labels, together):
+        if None not in tags[start : start + len(request.sentence.words)]:
+            yield request, gold_spans(request, start, entities)
+
+
+class Updater:
+    """Updates the adapter of a model.
+
+    model: The model; it decodes with what was learnt right away.
+    name: The component's name, for messages.
+    settings: How to update.
+    """
+
+    def __init__(self, model: Llama, name: str, settings: Updating) -> None:
+        self.model = model
+        self.name = name
+        self.settings = settings
+        self._loaded: _Loaded | None = None
+        self._optimizer: torch.optim.AdamW | None = None
+        self._learnt = 0  # labels since the last step
+        self._reported = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what a copy needs, which begins anew: what was learnt since the last step stays here."""
+        return {**vars(self), "_loaded": None, "_optimizer": None, "_learnt": 0}
+
+    def update(self, examples: Iterable[tuple[Request, list[TokenSpan]]], prompt: Prompt, drop: float) -> float:
+        """Add to the gradient.
+
+        examples: Requests with their gold spans.
+        prompt: What the model reads of a request.
+        drop: The dropout of the adapter.
+        RETURNS: The mean loss over the decisions, or over the tokens of a loss on text.
+        """
+        loaded = self._load()
+        model: Any = loaded.engine.model
+        sequences = self._sequences(examples, prompt, loaded)
+        for module in model.modules():
+            if isinstance(getattr(module, "lora_dropout", None), torch.nn.ModuleDict):
+                module.lora_dropout["default"] = torch.nn.Dropout(drop)
+        total, learnt = 0.0, 0
+        model.train()
+        try:
+            for batch in self._batches(sequences):
+                tensors = self._collate(batch, loaded)
+                n = int((tensors["labels"] != IGNORED).sum())
+                if n:
+                    inputs = {key: tensor.to(model.device) for key, tensor in tensors.items()}
+                    loss = model(**inputs, num_items_in_batch=1).loss  # the sum: divided when all are in
+                    loss.backward()
+                    total, learnt = total + float(loss.detach()), learnt + n
+        finally:
+            model.eval()
+        self._learnt += learnt
+        return total / max(learnt, 1)
+
+    def step(self, sgd: Any, labels: dict[str, str]) -> None:
+        """Change the weights by the gradient, which is then gone.
+
+        sgd: spaCy's optimizer, whose settings hold: the learn rate where its schedule is, and so on.
+        labels: The labels of the adapter from now on, each with what the prompt calls it.
+        RAISES: ValueError if the optimizer is another than Adam with decoupled weight decay.
+        """
+        if not self._learnt or self._loaded is not self.model.load(trainable=True) or self._optimizer is None:
+            return
+        for setting, wrong in (
+            ("use_radam", sgd.use_radam),
+            ("beta1 and beta2", not (sgd.b1 > 0 and sgd.b2 > 0)),
+            ("L2_is_weight_decay", sgd.L2 and not sgd.L2_is_weight_decay),
+        ):
+            if wrong:
+                raise ValueError(Errors.E171.format(setting=setting, name=self.name))
+        (group,) = self._optimizer.param_groups
+        group.update(lr=sgd.learn_rate, betas=(sgd.b1, sgd.b2), eps=sgd.eps, weight_decay=sgd.L2)
+        for weight in group["params"]:
+            if weight.grad is not None:
+                weight.grad /= self._learnt
+        if sgd.grad_clip:
+            torch.nn.utils.clip_grad_norm_(group["params"], sgd.grad_clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._learnt = 0
+        known = {key: value for key, value in self.model.meta.items() if key in ("base", "prompt")}
+        generates = self.settings.loss != "decision"
+        # Thresholds that were tuned for the weights of before hold no more.
+        self.model.changed({**known, "labels": labels, "loss": self.settings.loss, "generates_text": generates})
+
+    def _load(self) -> _Loaded:
+        """Load the model to be trained; where it was loaded anew, begin anew."""
+        loaded = self.model.load(trainable=True)
+        if loaded is not self._loaded:
+            model: Any = loaded.engine.model
+            if self.settings.gradient_checkpointing:
+                model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+            if self.settings.loss == "decision":
+                use_decision_loss(model.get_base_model())  # the engine has its own reference to the output matrix
+            weights = [weight for weight in model.parameters() if weight.requires_grad]
+            self._loaded, self._learnt, self._optimizer = loaded, 0, torch.optim.AdamW(weights)
+        return loaded
+
+    def _sequences(
+        self, examples: Iterable[tuple[Request, list[TokenSpan]]], prompt: Prompt, loaded: _Loaded
+    ) -> list[TrainingSequence]:
+        scheme, found, total = scheme_of(prompt), [], 0
+        for request, spans in examples:
+            total += 1
+            try:
+                sequence = training_sequence(request, spans, prompt, scheme, loaded.encoder)
+            except ValueError:  # a gold span that no reading can mark
+                continue
+            if len(sequence.ids) <= min(self.settings.max_tokens, loaded.engine.context):
+                found.append(sequence)
+        if len(found) < total and not self._reported:
+            self._reported = True
+            n, max_tokens = total - len(found), self.settings.max_tokens
+            warnings.warn(Warnings.W170.format(n=n, total=total, max_tokens=max_tokens), stacklevel=2)
+        return found
+
+    def _batches(self, sequences: Sequence[TrainingSequence]) -> Iterator[list[TrainingSequence]]:
+        batch: list[TrainingSequence] = []
+        for sequence in sorted(sequences, key=lambda each: len(each.ids)):
+            if batch and (len(batch) + 1) * len(sequence.ids) > self.settings.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(sequence)
+        if batch:
+            yield batch
+
+    def _collate(self, batch: list[TrainingSequence], loaded: _Loaded) -> dict[str, torch.Tensor]:
+        end = loaded.encoder.end_of_turn
+        pad = loaded.encoder.tokenizer.pad_token_id
+        pad = end if pad is None else pad
+        if self.settings.loss == "decision":
+            return decision_batch(batch, pad)
+        return text_batch(batch, pad, end, prompt=self.settings.loss == "full")
