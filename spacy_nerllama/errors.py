@@ -263,6 +263,12 @@ class Errors:
     E128 = "[NL128] {what} can be {choices}, not {value!r}."
     E129 = "[NL129] Columns are counted from 1, or from -1 backwards: there is no column 0."
 
+    # Recipes, losses and memory: NL150-NL159
+    E150 = (
+        "[NL150] The output head of this model is not a plain frozen matrix ({head}), which our losses need. "
+        "Leave `lm_head` out of target_modules, or choose another base."
+    )
+
 
 class Warnings:
     """Message templates of warnings."""

@@ -88,7 +88,10 @@ def test_the_config_is_kept_as_it_was_run(tmp_path: Path) -> None:
         ("[corpora.more]\ntrain = 1\n", "  corpora.more.labels: Field required"),
         ("[adapter]\nr = 0\n", "  adapter.r: Input should be greater than 0"),
         ('[base]\nquantization = "int8"\n', "  base.quantization: Input should be 'nf4'"),
-        ('[training]\nloss = "all"\n', "  training.loss: Input should be 'decision', 'response' or 'full'"),
+        (
+            '[training]\nloss = "all"\n',
+            "  training.loss: Input should be 'decision', 'response', 'both' or 'full'",
+        ),
         ('[prompt]\n@misc = "nerllama.CompactPrompt.v1"\nn = 1\n', "prompt -> n"),
         ('[prompt]\n@misc = "nerllama.CompactPrompt.v9"\n', "nerllama.CompactPrompt.v9"),
         ("[corpora.more]\ntrain = ${paths.nothing}/x\n", "paths.nothing"),

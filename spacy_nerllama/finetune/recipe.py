@@ -66,11 +66,13 @@ class TrainingSection(Section):
     """How to train. Lengths and batches are in tokens of the language model, padding included.
 
     loss: "decision" compares only what marked decoding compares; "response" also teaches to copy and to stop,
-        so that the adapter can generate text; "full" is the paper's, on the prompt too.
+        so that the adapter can generate text; "both" adds the two; "full" is the paper's, on the prompt too.
+    response_weight: What a token of the response counts next to a decision, in the loss "both".
     limit_devel: Measure the devel loss on at most so many sequences, drawn at random.
     """
 
     loss: Loss = "decision"
+    response_weight: PositiveFloat = 0.5
     epochs: PositiveFloat = 1.0
     max_steps: PositiveInt | None = None
     learning_rate: PositiveFloat = 1e-3
