@@ -38,8 +38,7 @@ def use_loss(model: PreTrainedModel, response_weight: float = 1.0) -> None:
     RAISES: ValueError if the output head is not a plain frozen matrix.
     """
     head: Any = model.get_output_embeddings()
-    plain = isinstance(head, nn.Linear) and head.bias is None and head.weight.is_floating_point()
-    if not plain or head.weight.requires_grad:
+    if type(head) is not nn.Linear or head.bias is not None or head.weight.requires_grad:
         raise ValueError(Errors.E150.format(head=type(head).__name__))
     without_loss = model.forward
 
