@@ -2,14 +2,15 @@
 
     python benchmarks/losses.py --output losses.jsonl --paths.corpus corpus
 
-Each run trains a fresh adapter with one loss and one seed, at a constant learning rate after the warm-up, and decodes
-devel requests with exact votes, with the very model that is trained: after so many tokens, and after the seconds that
-the decision loss takes for them with the same seed. Seconds are those of the processor on a CPU (so that what else
-runs there does not count), of the clock on a GPU; evaluation does not count.
+Each run trains a fresh adapter with one loss and one seed, at a constant learning rate after the warm-up, and
+decodes devel requests with exact votes, with the very model that is trained: after so many tokens, and after the
+seconds that the decision loss takes for them with the same seed. Seconds are those of the processor on a CPU (so
+that what else runs there does not count), of the clock on a GPU; evaluation does not count.
 
-F1 is strict, at the threshold 0.5 and at the best one, chosen on one half of the devel requests and scored on the other,
-both ways. Memory is what a training step needs on top of the model. Results are appended to the output as they come,
-and a run that is there already is not done again. Settings of the recipe can be overridden, as for `finetune`.
+F1 is strict, at the threshold 0.5 and at the best one, chosen on one half of the devel requests and scored on the
+other, both ways. Memory is what a training step needs on top of the model. Results are appended to the output as
+they come, and a run that is there already is not done again. Settings of the recipe can be overridden, as for
+`finetune`.
 """
 
 import argparse

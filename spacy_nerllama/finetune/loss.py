@@ -38,7 +38,8 @@ def use_loss(model: PreTrainedModel, response_weight: float = 1.0) -> None:
     RAISES: ValueError if the output head is not a plain frozen matrix.
     """
     head: Any = model.get_output_embeddings()
-    if type(head) is not nn.Linear or head.bias is not None or head.weight.requires_grad:
+    plain = type(head) is nn.Linear and getattr(head, "bias", None) is None
+    if not plain or head.weight.requires_grad:
         raise ValueError(Errors.E150.format(head=type(head).__name__))
     without_loss = model.forward
 
