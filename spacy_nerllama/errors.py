@@ -375,8 +375,14 @@ class Errors:
         "`lora` out of [initialize.components.{name}], or choose the model nerllama.Llama.v1."
     )
     E173 = (
-        "[NL173] Settings for updating out of range: {settings}. Expected a loss of {losses}, and max_tokens and "
-        "batch_tokens of at least 1."
+        "[NL173] Settings for updating out of range: {settings}. Expected a loss of {losses}, max_tokens and "
+        "batch_tokens of at least 1, and a response_weight above 0."
+    )
+
+    # Recipes, losses and memory: NL150-NL159
+    E150 = (
+        "[NL150] The output head of this model is not a plain frozen matrix ({head}), which our losses need. "
+        "Leave `lm_head` out of target_modules, or choose another base."
     )
 
 

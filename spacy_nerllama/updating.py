@@ -5,27 +5,32 @@ from typing import Any, Literal, get_args
 
 from .errors import Errors
 
-UpdateLoss = Literal["decision", "response", "full"]
+Loss = Literal["decision", "response", "both", "full"]
 
 
 @dataclass(frozen=True)
 class Updating:
     """How the component is updated. Registered as `nerllama.Updating.v1`.
 
-    loss: The loss, as recipes of `finetune` name it.
+    loss, response_weight: The loss, as recipes of `finetune` name it.
     max_tokens: Sentences longer than this, with their prompt, in tokens of the language model are left out.
     batch_tokens: The most tokens in a pass, padding included, which bounds memory whatever spaCy's batcher gives.
     gradient_checkpointing: Compute activations again in the backward pass, to save memory.
     """
 
-    loss: UpdateLoss = "decision"
+    loss: Loss = "decision"
+    response_weight: float = 0.5
     max_tokens: int = 512
     batch_tokens: int = 1536
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        if self.loss not in get_args(UpdateLoss) or min(self.max_tokens, self.batch_tokens) < 1:
-            losses = ", ".join(get_args(UpdateLoss))
+        if (
+            self.loss not in get_args(Loss)
+            or min(self.max_tokens, self.batch_tokens) < 1
+            or self.response_weight <= 0
+        ):
+            losses = ", ".join(get_args(Loss))
             raise ValueError(Errors.E173.format(settings=self, losses=losses))
 
 

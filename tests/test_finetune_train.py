@@ -112,7 +112,7 @@ def test_a_recipe_gives_an_adapter_that_the_component_takes(corpus: Path, tiny_b
     assert ("gout", "DISEASE") in [(span.text, span.label_) for span in doc.spans["nerllama"]]
 
 
-@pytest.mark.parametrize("loss", ["response", "full"])
+@pytest.mark.parametrize("loss", ["response", "both", "full"])
 def test_text_losses_give_adapters_that_say_they_generate_text(corpus: Path, tiny_base: Path, loss: str):
     recipe = recipe_of(corpus, tiny_base, training__loss=loss, training__epochs=1, thresholds__limit=0)
     folder = finetune(*recipe, corpus / "adapter")
@@ -152,7 +152,7 @@ def listening() -> Iterator[None]:
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
     from spacy_nerllama.finetune import train
 
-    collate = train.decision_batch
+    collate = train.make_batch
     batches = []
 
     def interrupting(*args, **kwargs):
@@ -161,7 +161,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(corpus: Path, tiny_base: Path,
             signal.raise_signal(signal.SIGINT)
         return collate(*args, **kwargs)
 
-    monkeypatch.setattr(train, "decision_batch", interrupting)
+    monkeypatch.setattr(train, "make_batch", interrupting)
     recipe = recipe_of(corpus, tiny_base, thresholds__limit=0)
     with pytest.raises(KeyboardInterrupt):
         finetune(*recipe, corpus / "adapter")
@@ -179,7 +179,7 @@ def test_a_run_that_fails_gives_ctrl_c_back(corpus: Path, tiny_base: Path, monke
     def failing(*args, **kwargs):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(train, "decision_batch", failing)
+    monkeypatch.setattr(train, "make_batch", failing)
     with pytest.raises(RuntimeError, match="no memory"):
         finetune(*recipe_of(corpus, tiny_base, thresholds__limit=0), corpus / "adapter")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

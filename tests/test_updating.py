@@ -14,7 +14,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from thinc.api import Adam, RAdam
 
-from spacy_nerllama.finetune.loss import decision_batch, use_decision_loss
+from spacy_nerllama.finetune.loss import make_batch, use_loss
 from spacy_nerllama.finetune.sequences import doc_examples, training_sequence
 from spacy_nerllama.finetune.updating import example_requests
 from spacy_nerllama.marking import SINGLE
@@ -99,18 +99,18 @@ def test_the_loss_is_that_of_finetune(begun: Language) -> None:
     losses = begun.update(examples(begun), sgd=False)
     model = component(begun).model
     encoder, engine, *_ = copy.deepcopy(model).load(trainable=True)
-    use_decision_loss(engine.model.get_base_model())
+    use_loss(engine.model.get_base_model())
     docs = [example.reference for example in examples(begun)]
     sequences = [
         training_sequence(request, spans, CompactPrompt(), SINGLE, encoder)
         for request, spans in doc_examples(docs, {"DISEASE": "disease"})
     ]
     with torch.no_grad():
-        expected = engine.model(**decision_batch(sequences, 0)).loss.item()
+        expected = engine.model(**make_batch(sequences, "decision", 0, 0)).loss.item()
     assert losses["nerllama_ner"] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("loss", ["response", "full"])
+@pytest.mark.parametrize("loss", ["response", "both", "full"])
 def test_losses_on_text(begun: Language, loss: Any) -> None:
     component(begun).updating = Updating(loss=loss)
     sgd = optimizer(0.005)

@@ -1,6 +1,8 @@
 """Recipes: what to fine-tune, on what, and how; a `.cfg` file in the way of `spacy train`."""
 
 import configparser
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,11 +68,13 @@ class TrainingSection(Section):
     """How to train. Lengths and batches are in tokens of the language model, padding included.
 
     loss: "decision" compares only what marked decoding compares; "response" also teaches to copy and to stop,
-        so that the adapter can generate text; "full" is the paper's, on the prompt too.
+        so that the adapter can generate text; "both" adds the two; "full" is the paper's, on the prompt too.
+    response_weight: What a token of the response counts next to a decision, in the loss "both".
     limit_devel: Measure the devel loss on at most so many sequences, drawn at random.
     """
 
     loss: Loss = "decision"
+    response_weight: PositiveFloat = 0.5
     epochs: PositiveFloat = 1.0
     max_steps: PositiveInt | None = None
     learning_rate: PositiveFloat = 1e-3
@@ -115,11 +119,14 @@ class Recipe(Section):
         return scheme_of(self.prompt)
 
 
-def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> tuple[Recipe, Config]:
+def read_recipe(
+    path: Path, overrides: dict[str, Any] | None = None, examples: bool = True
+) -> tuple[Recipe, Config]:
     """Read a recipe.
 
     path: The `.cfg` file. A `[paths]` section may hold variables.
     overrides: Values by dotted key, such as {"training.epochs": 3}.
+    examples: Whether the prompt reads its in-context examples. Without, no file but the recipe need be there.
     RETURNS: The recipe, and its config as written, with overrides and variables put in.
     RAISES: ValueError, naming each wrong key, if the recipe is not valid; FileNotFoundError.
     """
@@ -129,9 +136,33 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> tuple[Re
         config = Config().from_disk(path, overrides=overrides or {})
         sections = {key: value for key, value in config.items() if key != "paths"}
         prompt = sections.get("prompt") or {"@misc": "nerllama.CompactPrompt.v1"}
+        if not examples and "examples" in prompt:
+            prompt = {**prompt, "examples": None}
         return Recipe(**{**sections, **registry.resolve({"prompt": prompt})}), config
     except ValidationError as error:
-        problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {_message(e)}" for e in error.errors())
         raise ValueError(Errors.E061.format(path=path, problems=problems)) from error
     except (ValueError, configparser.Error) as error:  # confection's, spaCy's, the prompt's
         raise ValueError(Errors.E061.format(path=path, problems=str(error).strip())) from error
+
+
+def _message(error: Any) -> str:
+    """Say what is wrong with a value; of a key that does not exist, which one may be meant."""
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"])
+    *outer, name = error["loc"]
+    valid = _settings(outer)
+    near = difflib.get_close_matches(name, valid, 1)
+    return (
+        f"There is no such setting. Did you mean {near[0]}?"
+        if near
+        else f"There is none. Use: {', '.join(valid)}."
+    )
+
+
+def _settings(outer: list[str]) -> Iterable[str]:
+    """Give the keys that a section may have. The recipe itself has no name."""
+    if not outer:
+        return ["paths", *Recipe.model_fields]
+    section = CorpusSection if outer[0] == "corpora" else type(Recipe.model_fields[outer[0]].default)
+    return section.model_fields.keys()

@@ -21,7 +21,7 @@ from ..models.loading import keep_unpacked, load_base
 from ..models.tokens import TextEncoder
 from ..requests import doc_sentences
 from .interrupt import SaveOnInterrupt
-from .loss import decision_batch, text_batch, use_decision_loss
+from .loss import Loss, make_batch, use_loss
 from .output import save_adapter, save_thresholds
 from .recipe import Recipe, TrainingSection
 from .sequences import TrainingSequence, doc_examples, training_sequence
@@ -55,9 +55,8 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool = False)
     devel = _batches(_sequences(recipe, encoder, "devel"), training)
     if not train:
         raise ValueError(Errors.E063.format(corpora=", ".join(recipe.corpora)))
-    if training.loss == "decision":
-        use_decision_loss(base)
     model = _with_adapter(base, recipe)
+    use_loss(base, training.response_weight)
     with SaveOnInterrupt() as interrupt:
         trainer = Trainer(
             model=model,
@@ -150,13 +149,9 @@ def _batches(sequences: Sequence[TrainingSequence], training: TrainingSection) -
     return [batch for batch in batches if batch]
 
 
-def _collator(loss: str, encoder: TextEncoder) -> Any:
-    pad = encoder.tokenizer.pad_token_id
-    pad = encoder.end_of_turn if pad is None else pad
-    if loss == "decision":
-        collate = partial(decision_batch, pad=pad)
-    else:
-        collate = partial(text_batch, pad=pad, end=encoder.end_of_turn, prompt=loss == "full")
+def _collator(loss: Loss, encoder: TextEncoder) -> Any:
+    pad, end = encoder.tokenizer.pad_token_id, encoder.end_of_turn
+    collate = partial(make_batch, loss=loss, pad=end if pad is None else pad, end=end)
     return lambda items: collate(items[0])
 
 

@@ -20,7 +20,7 @@ from ..models.llama import _Loaded
 from ..prompts import Prompt, scheme_of
 from ..requests import Request, TokenSpan, doc_requests
 from ..updating import Updating
-from .loss import IGNORED, decision_batch, text_batch, use_decision_loss
+from .loss import IGNORED, make_batch, use_loss
 from .sequences import TrainingSequence, gold_spans, training_sequence
 
 
@@ -82,7 +82,7 @@ class Updater:
         try:
             for batch in self._batches(sequences):
                 tensors = self._collate(batch, loaded)
-                n = int((tensors["labels"] != IGNORED).sum())
+                n = int((tensors["labels"][:, 1:] != IGNORED).sum())
                 if n:
                     inputs = {key: tensor.to(model.device) for key, tensor in tensors.items()}
                     loss = model(**inputs, num_items_in_batch=1).loss  # the sum: divided when all are in
@@ -131,8 +131,7 @@ class Updater:
             model: Any = loaded.engine.model
             if self.settings.gradient_checkpointing:
                 model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
-            if self.settings.loss == "decision":
-                use_decision_loss(model.get_base_model())  # the engine has its own reference to the output matrix
+            use_loss(model.get_base_model(), self.settings.response_weight)
             weights = [weight for weight in model.parameters() if weight.requires_grad]
             self._loaded, self._learnt, self._optimizer = loaded, 0, torch.optim.AdamW(weights)
         return loaded
@@ -168,7 +167,4 @@ class Updater:
     def _collate(self, batch: list[TrainingSequence], loaded: _Loaded) -> dict[str, torch.Tensor]:
         end = loaded.encoder.end_of_turn
         pad = loaded.encoder.tokenizer.pad_token_id
-        pad = end if pad is None else pad
-        if self.settings.loss == "decision":
-            return decision_batch(batch, pad)
-        return text_batch(batch, pad, end, prompt=self.settings.loss == "full")
+        return make_batch(batch, self.settings.loss, end if pad is None else pad, end)
