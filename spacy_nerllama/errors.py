@@ -160,6 +160,31 @@ class Errors:
         "--limit, --seed or --gold-preproc differ. Evaluate it again with the same."
     )
 
+    # Training runs and merging: NL160-NL169
+    E160 = (
+        "[NL160] The {what} of step {step} is {value}: the run was stopped before it changed the weights. Look "
+        "for what is unusual in the texts below, or train with a lower training.learning_rate in another output "
+        "folder. Last good checkpoint: {kept}. In the batch:\n{texts}"
+    )
+    E161 = (
+        "[NL161] {path} is not a whole checkpoint: it is not there, or its run was killed while it wrote it. "
+        "Whole ones in {folder}: {found}."
+    )
+    E162 = (
+        "[NL162] training.report_to names {name}, which is not installed: pip install {name}. Or take it out of "
+        "the recipe."
+    )
+    E163 = (
+        "[NL163] training.patience stops a run by its devel F1, and no corpus of the recipe has a devel split. "
+        "Give one, or set patience to null."
+    )
+    E164 = (
+        '[NL164] Devel F1 cannot be measured while FSDP holds the weights in parts: set training.keep to "last" '
+        "and training.patience to null."
+    )
+    E165 = "[NL165] {path} is there and not an empty folder. Choose another one for the merged model."
+    E166 = "[NL166] The adapter {adapter} does not say on which base it was trained. Name the base with --base."
+
     # Recorded responses: NL080-NL089
     E080 = (
         "[NL080] There is no file of recorded responses {path}. Check the setting `path` of the model "
@@ -275,6 +300,7 @@ class Warnings:
         "[NLW02] The GPU has no memory for batches of {asked} tokens: going on with {budget}. Set "
         "max_batch_tokens lower to spare these attempts."
     )
+    W160 = "[NLW60] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
     W090 = (
         "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "
         "letter by letter, so all of these are errors. Give both the same name."
