@@ -12,7 +12,7 @@ from confection import Config
 from peft import LoraConfig, PeftModel, get_peft_model
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from ..errors import Errors
 from ..evaluation import Counts
@@ -62,10 +62,10 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
         raise ValueError(Errors.E063.format(corpora=", ".join(recipe.corpora)))
     if training.patience and not devel:
         raise ValueError(Errors.E163)
+    set_seed(training.seed)  # the Trainer does so too, but a new adapter is drawn before
     model = _with_adapter(base, recipe)
-    engine = Engine(
-        cast(PreTrainedModel, model)
-    )  # here, before the loss: it needs the head, and refuses what no component could use
+    # Before the loss, for it needs the head; for all runs, for it refuses what no component could use.
+    engine = Engine(cast(PreTrainedModel, model))
     if training.loss == "decision":
         use_decision_loss(base)
     scored = bool(devel) and (training.keep == "best" or training.patience is not None)

@@ -77,6 +77,13 @@ class AdapterTrainer(Trainer):
             output.metrics["eval_f1"] = Counts(*total.tolist()).f1
         return output
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # The Trainer asks after each step whether a run is over: one resumed at its end would make one more.
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
