@@ -1,6 +1,7 @@
 """Model cards: the README.md of an adapter or a merged model, as the Hugging Face hub reads it."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,12 @@ def base_licence(name: str) -> str | None:
 
     name: A folder, a `.gguf` file, a hub name, or that of the bundled base.
     """
-    from huggingface_hub import metadata_load, try_to_load_from_cache
+    from huggingface_hub import metadata_load
 
     if name == BUNDLED.name:
         return BUNDLED.licence.split(",")[0].lower()
-    path = Path(name).expanduser()
-    card = path / CARD if path.exists() else None
-    if card is None and name.count("/") == 1 and not path.is_absolute():
-        cached = try_to_load_from_cache(name, CARD)
-        card = Path(cached) if isinstance(cached, str) else None
+    folder = Path(name).expanduser()
+    card = folder / CARD if folder.is_dir() else _cached(name, CARD)
     if card is None or not card.is_file():
         return None
     try:
@@ -33,6 +31,23 @@ def base_licence(name: str) -> str | None:
     except ValueError:  # a card that is no valid one
         return None
     return licence if isinstance(licence, str) else None
+
+
+def base_revision(name: str) -> str | None:
+    """Give the commit of a base that was fetched from the hub, None for others."""
+    config = _cached(name, "config.json")
+    return config.parent.name if config else None
+
+
+def _cached(name: str, file: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, file) if _is_hub_name(name) else None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _is_hub_name(name: str) -> bool:
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None and not Path(name).exists()
 
 
 def adapter_card(meta: Mapping[str, Any]) -> str:
@@ -105,9 +120,8 @@ def _front_matter(meta: Mapping[str, Any], library: str) -> str:
 
     base = meta["base"]
     name = _HUB_NAMES.get(base["name"], base["name"])
-    on_hub = name.count("/") == 1 and not name.startswith((".", "~", "/")) and not Path(name).exists()
     data = ModelCardData(
-        base_model=name if on_hub else None,
+        base_model=name if _is_hub_name(name) else None,
         library_name=library,
         license=base.get("licence"),
         language="en",

@@ -184,6 +184,10 @@ class Errors:
     )
     E165 = "[NL165] {path} is there and not an empty folder. Choose another one for the merged model."
     E166 = "[NL166] The adapter {adapter} does not say on which base it was trained. Name the base with --base."
+    E167 = (
+        "[NL167] The base {base} is stored quantised ({method}), which cannot be undone here. Name the base "
+        "before quantisation with --base."
+    )
 
     # Recorded responses: NL080-NL089
     E080 = (

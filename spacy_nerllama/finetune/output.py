@@ -12,7 +12,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save
 
 from ..base import BUNDLED
-from ..cards import CARD, adapter_card, base_licence
+from ..cards import CARD, adapter_card, base_licence, base_revision
 from ..corpora.files import replacing
 from ..evaluation import Counts
 from ..models.adapter import META, WEIGHTS, base_facts
@@ -40,7 +40,7 @@ def describe(model: PeftModel, recipe: Recipe, config: Config, encoder: TextEnco
         "base": {
             "name": name,
             "licence": base_licence(name),
-            "revision": getattr(base, "_commit_hash", None),
+            "revision": base_revision(name),
             "config_sha256": _config_hash(base),
             **base_facts(base, encoder),
         },

@@ -39,17 +39,15 @@ def load_base(
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
     folder = _folder(name)
-    config = None
+    config = {}  # an explicit None would hide the quantisation of a base that is stored quantised
     if quantization == "nf4":
-        config = BitsAndBytesConfig(
+        config["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=kind,
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=kind, quantization_config=config, device_map={"": where}
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, device_map={"": where}, **config)
     keep_unpacked(model, fitting=False)
     model.requires_grad_(False)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
