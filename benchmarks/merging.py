@@ -2,8 +2,8 @@
 
     python benchmarks/merging.py --data corpus/ncbi-devel.spacy --limit 60 --rounds 5
 
-The same base (not quantised), adapter, sentences and machine; both take turns, and go first in turn. The ratio is that
-of each round's pair of times; the table shows its median and range.
+The same base (not quantised), adapter, sentences and machine; both take turns, and go first in turn. The ratio is
+that of each round's pair of times; the table shows its median and range.
 """
 
 import argparse
