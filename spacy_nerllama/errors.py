@@ -292,6 +292,48 @@ class Errors:
     E128 = "[NL128] {what} can be {choices}, not {value!r}."
     E129 = "[NL129] Columns are counted from 1, or from -1 backwards: there is no column 0."
 
+    # Served engines: NL180-NL189
+    E180 = (
+        "[NL180] There is no server at {url} ({reason}). Start it, or correct the setting `base_url`; "
+        "docs/serving.md has the command."
+    )
+    E181 = (
+        "[NL181] The server {url} gave no answer to a request, {n} times ({reason}). Look at its log, send it "
+        "less at a time (`concurrency`), or wait longer (`timeout`, `retries`)."
+    )
+    E182 = (
+        "[NL182] The server {url} does not know the API key ({reason}). Put the key into the environment variable "
+        "that the setting `api_key_env` names."
+    )
+    E183 = (
+        "[NL183] The server {url} serves no model {model!r}. Set `model` to one that it serves, or to the name of "
+        "a LoRA module; served are: {served}"
+    )
+    E184 = (
+        "[NL184] The server {url} cannot score chosen token ids ({reason}). Marked decoding needs vLLM 0.32 or "
+        "later with its V2 model runner, started with --enable-scale-out; docs/serving.md has the command."
+    )
+    E185 = (
+        "[NL185] The server {url} serves {root}, which is no folder on this machine, so its tokenizer is not "
+        "known. Set `tokenizer` to a folder or hub name that has it."
+    )
+    E186 = (
+        "[NL186] The server {url} has another tokenizer than {tokenizer}: to it the probe is {theirs}..., here "
+        "{ours}... Set `tokenizer` to that of the served model."
+    )
+    E187 = (
+        "[NL187] The server {url} refused a request ({code}: {reason}). If it is too long, set max_batch_tokens "
+        "to what the server can read, or serve the model with a longer --max-model-len."
+    )
+    E188 = (
+        "[NL188] The answer of the server {url} was not understood ({reason}). Is it vLLM 0.32 or later, with "
+        "nothing in between that changes answers?"
+    )
+    E189 = (
+        "[NL189] Settings of the server out of range: concurrency {concurrency}, timeout {timeout}, retries "
+        "{retries}. Expected concurrency >= 1, timeout > 0 and retries >= 0."
+    )
+
 
 class Warnings:
     """Message templates of warnings."""

@@ -4,6 +4,7 @@ from typing import Literal
 
 from .llama import Llama
 from .replay import Replay
+from .vllm import VLLM
 
 
 def make_llama(
@@ -20,3 +21,17 @@ def make_llama(
 def make_replay(path: str) -> Replay:
     """Make a model of recorded responses, read on first use. Registered as `nerllama.Replay.v1`."""
     return Replay(path)
+
+
+def make_vllm(
+    base_url: str,
+    model: str | None = None,
+    tokenizer: str | None = None,
+    adapter: str | None = None,
+    api_key_env: str = "VLLM_API_KEY",
+    concurrency: int = 32,
+    timeout: float = 60.0,
+    retries: int = 4,
+) -> VLLM:
+    """Make a served model, connected on first use. Registered as `nerllama.VLLM.v1`; settings as `VLLM` has."""
+    return VLLM(base_url, model, tokenizer, adapter, api_key_env, concurrency, timeout, retries)

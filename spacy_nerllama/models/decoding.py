@@ -19,20 +19,19 @@ beforehand.
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..errors import Warnings
 from ..grammar import Grammar, Path, State
 from ..requests import TokenSpan
 from ..voting import Votes
-from .engine import Footprint, Row, Scores
+from .scoring import Footprint, Past, Row, Scored, Scorer, Scores
 from .tokens import PromptIds
 from .walks import Branch, Floats, Walk
 
@@ -43,20 +42,6 @@ POOL = 2
 
 AHEAD = 8
 """How many ids of a mention are read before it is known whether it closes there; most are shorter."""
-
-
-class Scorer(Protocol):
-    """What marked decoding needs of an engine."""
-
-    @property
-    def efficient(self) -> int:
-        """How many ids in one pass are as fast as any more."""
-
-    def score(self, rows: list[Row]) -> Scores:
-        """Read a batch of rows and give the logits of the choices at their decisions."""
-
-    def prefix(self, ids: tuple[int, ...]) -> Tensor:
-        """Give the past of what many prompts begin with, read once."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +102,14 @@ class _Item(Protocol):
     def tokens(self) -> int:
         """How much of the pool it takes."""
 
-    def spread(self, logits: Tensor, temperature: float, past: "_Past") -> list["_Item"]:
+    def spread(self, logits: Scored, temperature: float, past: "_PastAfter") -> list["_Item"]:
         """Count what is finished, and give the rows that go on.
 
         past: Gives the past after the first n ids of the row.
         """
 
 
-_Past = Callable[[int], Tensor]
+_PastAfter = Callable[[int], Past]
 
 
 @dataclass
@@ -142,7 +127,7 @@ class _Shared:
     def tokens(self) -> int:
         return sum(len(job.prompt.ids) + len(job.copy.ids) for job, _ in self.jobs)
 
-    def spread(self, logits: Tensor, temperature: float, past: _Past) -> list[_Item]:
+    def spread(self, logits: Scored, temperature: float, past: _PastAfter) -> list[_Item]:
         kept = past(len(self.row.ids))
         return [_first(job, result, kept, job.prompt.own) for job, result in self.jobs]
 
@@ -159,7 +144,7 @@ class _Reading:
     job: Job
     result: _Result
     readings: Any
-    past: Tensor | None
+    past: Past | None
     before: tuple[int, ...]
     draft: Path
     spans: tuple[TokenSpan, ...] = ()
@@ -179,7 +164,7 @@ class _Reading:
         asks = tuple((offset + decision.position, decision.choices) for decision in self.draft.decisions)
         return Row(self.past, (*self.before, *self.draft.ids), asks)
 
-    def spread(self, logits: Tensor, temperature: float, past: _Past) -> list[_Item]:
+    def spread(self, logits: Scored, temperature: float, past: _PastAfter) -> list[_Item]:
         walk, decisions = self.job.walk, self.draft.decisions
         probabilities = _probabilities(logits, temperature)
         taken = np.array([decision.taken for decision in decisions], dtype=np.int64)
@@ -201,7 +186,7 @@ class _Reading:
         if going_on:  # they share one copy of the past, each as far as it has read
             kept, earlier = past(max(end for end, _ in going_on)), self.row.past_length
             for end, reading in going_on:
-                reading.past = kept[..., : earlier + end, :]
+                reading.past = kept[: earlier + end]
         return [reading for _, reading in going_on]
 
     def _guesses(self, probabilities: Floats) -> dict[State, int]:
@@ -222,11 +207,11 @@ class _Reading:
         return _Reading(self.job, self.result, branch.readings, None, (choice,), draft, spans, guesses)
 
 
-def _probabilities(logits: Tensor, temperature: float) -> Floats:
+def _probabilities(logits: Scored, temperature: float) -> Floats:
     """Renormalise over the legal choices. *Shape:* (decisions, choices), padded with 0"""
     if not len(logits):
         return np.zeros((0, 1))
-    scores = logits.double().numpy() / temperature
+    scores = logits.astype(np.float64) / temperature
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
@@ -244,36 +229,49 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
     """
     results: deque[_Result] = deque()  # of jobs not yet given back
     pool: list[_Item] = []
+    under_way: dict[Future[Scores], list[_Item]] = {}
     groups = _sharing(jobs)
     begun = 0
     budget = max_batch_tokens
-    while True:
-        while sum(item.tokens for item in pool) < POOL * budget:
-            group = next(groups, None)
-            if group is None:
-                break
-            new = [(job, _Result(begun + i)) for i, job in enumerate(group)]
-            begun += len(new)
-            results.extend(result for _, result in new)
-            pool += _begin(new, engine)
-        if not pool:
-            return
-        batch, tokens = _take(pool, budget, engine.efficient)
-        rows = [item.row for item in batch]
-        try:
-            scores = engine.score(rows)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            pool[:0] = batch
-            budget = max(1, tokens // 2)
-            logger.warning(Warnings.W002.format(budget=budget, asked=max_batch_tokens))
-            continue
-        for i, item in enumerate(batch):
-            pool += item.spread(scores.logits[i], temperature, partial(scores.past, i))
-        del scores, rows, batch, item  # their memory is not to last into the next pass, or while the caller works
-        while results and not results[0].waiting:
-            yield results.popleft().votes()
+    try:
+        while True:
+            while len(under_way) < engine.at_once:
+                while sum(item.tokens for item in pool) < POOL * budget:
+                    group = next(groups, None)
+                    if group is None:
+                        break
+                    new = [(job, _Result(begun + i)) for i, job in enumerate(group)]
+                    begun += len(new)
+                    results.extend(result for _, result in new)
+                    pool += _begin(new, engine)
+                if not pool:
+                    break
+                batch = _take(pool, budget, engine.efficient)
+                under_way[engine.submit([item.row for item in batch])] = batch
+            if not under_way:
+                return
+            done = wait(under_way, return_when=FIRST_COMPLETED).done
+            while done:
+                future = done.pop()
+                batch = under_way.pop(future)
+                try:
+                    scores = future.result()
+                except MemoryError:
+                    if len(batch) == 1:
+                        raise
+                    pool[:0] = batch
+                    budget = max(1, _footprint(batch) // 2)
+                    logger.warning(Warnings.W002.format(budget=budget, asked=max_batch_tokens))
+                    continue
+                for i, item in enumerate(batch):
+                    pool += item.spread(scores.logits[i], temperature, partial(scores.past, i))
+                del scores, item
+            del future, batch  # their memory is not to last into the next pass, or while the caller works
+            while results and not results[0].waiting:
+                yield results.popleft().votes()
+    finally:
+        for future in under_way:
+            future.cancel()
 
 
 def _sharing(jobs: Iterable[Job]) -> Iterator[list[Job]]:
@@ -294,15 +292,12 @@ def _begin(begun: list[tuple[Job, _Result]], engine: Scorer) -> list[_Item]:
     return [_first(job, result, past, (*job.prompt.shared, *job.prompt.own)) for job, result in begun]
 
 
-def _first(job: Job, result: _Result, past: Tensor | None, before: tuple[int, ...]) -> _Reading:
+def _first(job: Job, result: _Result, past: Past | None, before: tuple[int, ...]) -> _Reading:
     return _Reading(job, result, job.walk.start(), past, before, job.copy)
 
 
-def _take(pool: list[_Item], max_batch_tokens: int, efficient: int) -> tuple[list[_Item], int]:
-    """Take a batch out of the pool: rows of the oldest jobs, as many as are worth it and fit.
-
-    RETURNS: The batch, and its tokens with padding.
-    """
+def _take(pool: list[_Item], max_batch_tokens: int, efficient: int) -> list[_Item]:
+    """Take a batch out of the pool: rows of the oldest jobs, as many as are worth it and fit."""
     batch: list[_Item] = []
     rest: list[_Item] = []
     footprint, read = Footprint(), 0
@@ -316,4 +311,11 @@ def _take(pool: list[_Item], max_batch_tokens: int, efficient: int) -> tuple[lis
         else:
             rest.append(item)
     pool[:] = rest
-    return batch, footprint.tokens
+    return batch
+
+
+def _footprint(batch: list[_Item]) -> int:
+    footprint = Footprint()
+    for item in batch:
+        footprint.add(item.row)
+    return footprint.tokens

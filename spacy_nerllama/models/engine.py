@@ -12,10 +12,12 @@ Rows of all lengths in one attention took more than that gains, whence the group
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -23,83 +25,47 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ..errors import Errors
+from .scoring import Row, Scored, Scores
 
 
-class Row(NamedTuple):
-    """What to read next, and where decisions are made in it.
+class KeysValues:
+    """The past of a row in the local model.
 
-    past: Keys and values of what was read before, None at the beginning.
-        *Shape:* (layers, 2, heads, length, head width)
-    ids: The ids to read, at least one.
-    asks: (i, choices) for each decision: which ids may follow after `ids[i]`.
+    tensor: *Shape:* (layers, 2, heads, length, head width)
     """
 
-    past: Tensor | None
-    ids: tuple[int, ...]
-    asks: tuple[tuple[int, tuple[int, ...]], ...]
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
-    @property
-    def past_length(self) -> int:
-        """How many ids were read before."""
-        return 0 if self.past is None else self.past.shape[3]
+    def __len__(self) -> int:
+        return self.tensor.shape[3]
 
-    @property
-    def length(self) -> int:
-        """How many ids were read when this row is."""
-        return self.past_length + len(self.ids)
-
-    @property
-    def size(self) -> int:
-        """Rows of the same size are laid side by side for attention, padded to the longest among them."""
-        return len(self.ids).bit_length()
+    def __getitem__(self, part: slice) -> "KeysValues":
+        return KeysValues(self.tensor[:, :, :, part])
 
 
-class Footprint:
-    """How many tokens a batch of rows takes in memory, padding included."""
-
-    def __init__(self) -> None:
-        self._groups: dict[int, tuple[int, int, int]] = {}
-        self.tokens = 0
-
-    def total(self, row: Row) -> int:
-        """Give the tokens of the batch with one more row."""
-        n, past, ids = self._groups.get(row.size, (0, 0, 0))
-        grown = (n + 1) * (max(past, row.past_length) + max(ids, len(row.ids)))
-        return self.tokens - n * (past + ids) + grown
-
-    def add(self, row: Row) -> None:
-        """Add a row."""
-        self.tokens = self.total(row)
-        n, past, ids = self._groups.get(row.size, (0, 0, 0))
-        self._groups[row.size] = (n + 1, max(past, row.past_length), max(ids, len(row.ids)))
-
-
-class Scores:
-    """What a batch of rows gave.
-
-    logits: For each row, for each of its asks, the logits of the choices in float32.
-        *Shape:* (asks, choices), padded with -inf
-    """
+class PackedScores:
+    """What a batch of rows gave, see `scoring.Scores`."""
 
     def __init__(
-        self, rows: Sequence[Row], logits: list[Tensor], starts: list[int], read: list[tuple[Tensor, Tensor]]
+        self, rows: Sequence[Row], logits: list[Scored], starts: list[int], read: list[tuple[Tensor, Tensor]]
     ) -> None:
         self.logits = logits
         self._rows = rows
         self._starts = starts
         self._read = read
 
-    def past(self, row: int, n_ids: int) -> Tensor:
+    def past(self, row: int, n_ids: int) -> KeysValues:
         """Give the past of a row after the first `n_ids` of its ids; later ones are forgotten."""
         start = self._starts[row]
         end = start + n_ids
         read = torch.stack([torch.stack((k[:, start:end], v[:, start:end])) for k, v in self._read])
-        past = self._rows[row].past
-        return read if past is None else torch.cat((past, read), dim=3)
+        past = _tensor(self._rows[row])
+        return KeysValues(read if past is None else torch.cat((past, read), dim=3))
 
 
 class Engine:
-    """Scores continuations with a causal language model. Threads may share it: batches take turns.
+    """PackedScores continuations with a causal language model. Threads may share it: batches take turns.
 
     model: The whole model, with or without an adapter. Its attention is replaced by ours, which is the ordinary
         one for all other callers.
@@ -135,12 +101,26 @@ class Engine:
         """
         return 512 if self._rows.device.type == "cpu" else 8192
 
-    def _prefix(self, ids: tuple[int, ...]) -> Tensor:
+    def _prefix(self, ids: tuple[int, ...]) -> KeysValues:
         """Give the past of what many prompts begin with; the last few are kept."""
         return self.score([Row(None, ids, ())]).past(0, len(ids))
 
+    @property
+    def at_once(self) -> int:
+        """One batch at a time."""
+        return 1
+
+    def submit(self, rows: Sequence[Row]) -> "Future[Scores]":
+        """Read a batch of rows, at once."""
+        future: Future[Scores] = Future()
+        try:
+            future.set_result(self.score(rows))
+        except torch.OutOfMemoryError as error:
+            future.set_exception(MemoryError(str(error)))
+        return future
+
     @torch.inference_mode()
-    def score(self, rows: Sequence[Row]) -> Scores:
+    def score(self, rows: Sequence[Row]) -> PackedScores:
         """Read a batch of rows.
 
         The hidden states at the asks are multiplied with the few rows of the output matrix that are legal there:
@@ -158,12 +138,12 @@ class Engine:
             if len(layout.read) != self.model.config.num_hidden_layers:
                 what = "an attention of its own"
                 raise ValueError(Errors.E057.format(model=type(self.model).__name__, what=what))
-            return Scores(rows, self._logits(rows, hidden, layout.starts), layout.starts, layout.read)
+            return PackedScores(rows, self._logits(rows, hidden, layout.starts), layout.starts, layout.read)
 
-    def _logits(self, rows: Sequence[Row], hidden: Tensor, starts: list[int]) -> list[Tensor]:
+    def _logits(self, rows: Sequence[Row], hidden: Tensor, starts: list[int]) -> list[Scored]:
         asks = [(start + i, choices) for row, start in zip(rows, starts, strict=True) for i, choices in row.asks]
         if not asks:
-            return [torch.zeros(0, 0) for _ in rows]
+            return [np.zeros((0, 0), np.float32) for _ in rows]
         choices = torch.nn.utils.rnn.pad_sequence(
             [torch.tensor(choices) for _, choices in asks], batch_first=True, padding_value=-1
         ).to(hidden.device)
@@ -171,7 +151,7 @@ class Engine:
         legal = self._rows[choices.clamp(min=0)]
         logits = torch.einsum("aw,acw->ac", states.float(), legal.float())
         logits = logits.masked_fill(choices < 0, -torch.inf).cpu()
-        return list(logits.split([len(row.asks) for row in rows]))
+        return np.split(logits.numpy(), list(accumulate(len(row.asks) for row in rows))[:-1])
 
 
 class _Layout:
@@ -252,15 +232,20 @@ class _Group:
 
 def _side_by_side(rows: Sequence[Row], offset: int) -> Tensor | None:
     """Lay pasts side by side. *Shape:* (layers, 2, rows, heads, offset, head width)"""
-    some = next((row.past for row in rows if row.past is not None), None)
+    pasts = [_tensor(row) for row in rows]
+    some = next((past for past in pasts if past is not None), None)
     if some is None:
         return None
     layers, two, heads, _, width = some.shape
     joined = some.new_zeros(layers, two, len(rows), heads, offset, width)
-    for i, row in enumerate(rows):
-        if row.past is not None:
-            joined[:, :, i, :, offset - row.past_length :] = row.past
+    for i, past in enumerate(pasts):
+        if past is not None:
+            joined[:, :, i, :, offset - past.shape[3] :] = past
     return joined
+
+
+def _tensor(row: Row) -> Tensor | None:
+    return None if row.past is None else cast(KeysValues, row.past).tensor
 
 
 def _packed_attention(

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import Errors
-from ..grammar import Grammar
-from ..prompts import Prompt, scheme_of
+from ..prompts import Prompt
 from ..requests import Request
 from ..voting import Votes, Voting
 from .adapter import Adapter
@@ -90,23 +89,10 @@ class Llama:
         RETURNS: The votes, in the order of the requests.
         RAISES: FileNotFoundError if base or adapter are missing; ValueError if they do not fit each other.
         """
-        from .decoding import Job, decode
-        from .walks import make_walk
-        from .windows import in_windows
+        from .marked import mark_requests
 
         encoder, engine = self.load()
-        scheme = scheme_of(prompt)
-
-        def make(request: Request) -> Job:
-            grammar = Grammar(request, scheme, encoder.piece)
-            return Job(encoder.prompt(prompt(request)), grammar, make_walk(request, voting))
-
-        return in_windows(
-            requests,
-            make,
-            lambda jobs: decode(jobs, engine, voting.temperature, max_batch_tokens),
-            min(engine.context, max_batch_tokens),
-        )
+        return mark_requests(requests, prompt, voting, max_batch_tokens, encoder, engine)
 
     def load(self) -> _Loaded:
         """Load the model, once; done by the first `vote`."""

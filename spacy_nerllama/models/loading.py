@@ -53,6 +53,11 @@ def load_base(
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 
+def load_tokenizer(name: str) -> Any:
+    """Load the tokenizer of a base alone; `name` as `load_base` takes it."""
+    return AutoTokenizer.from_pretrained(_folder(name))
+
+
 def keep_unpacked(model: torch.nn.Module, fitting: bool) -> None:
     """Keep bitsandbytes from packing 4-bit layers for the CPU's bfloat16 instructions.
 

@@ -1,0 +1,270 @@
+"""A vLLM server as an engine: each row is one request, which asks for the scores of the choices and nothing else.
+
+The server reads a row as a prompt, and gives the log-probabilities of the ids that we name at the places that we
+name (`prompt_logprob_token_ids` of `/inference/v1/generate`, vLLM 0.32). The likeliest ids would not do: markers
+are often not among them. Log-probabilities differ from logits by a number that is the same for all choices of a
+decision, and so serve as logits do.
+
+What was read before a row is the ids themselves, sent again. The server takes them from its prefix cache if it has
+them: scores are asked for from the first decision on only, so nothing before it has to be computed again.
+"""
+
+import asyncio
+import base64
+import binascii
+import io
+import os
+import random
+import threading
+import weakref
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, TypeVar, cast
+
+import httpx
+import numpy as np
+
+from ..errors import Errors
+from .scoring import Row, Scored
+
+T = TypeVar("T")
+
+GENERATE = "/inference/v1/generate"
+FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
+"""Seconds between two attempts: about so many at first, then twice as many each time; at most so many."""
+
+
+class _NoAnswerError(Exception):
+    """An attempt failed in a way that another may not.
+
+    wait: How many seconds the server asks to wait.
+    """
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class ServerScores(NamedTuple):
+    """What a batch of rows gave, see `scoring.Scores`."""
+
+    rows: Sequence[Row]
+    logits: Sequence[Scored]
+
+    def past(self, row: int, n_ids: int) -> tuple[int, ...]:
+        """Give the ids that were read: that is all there is to keep."""
+        return (*_before(self.rows[row]), *self.rows[row].ids[:n_ids])
+
+
+class Server:
+    """Scores continuations with a model that vLLM serves. Threads may share it.
+
+    Requests go out from a thread of its own, which ends with it; one that nobody waits for any more is cancelled,
+    here and on the server.
+
+    base_url: Where the server is, such as `http://localhost:8000`, with or without `/v1`.
+    model: The name under which the model, or a LoRA module of it, is served. None: the only one that is.
+    api_key: The key, if the server wants one.
+    concurrency: How many requests can be under way at a time.
+    timeout: How many seconds an attempt may take to connect, or be silent.
+    retries: How many more attempts a request has, where the server does not answer, is busy or fails.
+    """
+
+    efficient = 1  # each row is a batch, and goes out as soon as there is room
+
+    def __init__(
+        self, base_url: str, model: str | None, api_key: str | None, concurrency: int, timeout: float, retries: int
+    ) -> None:
+        self.url = base_url.rstrip("/").removesuffix("/v1")
+        self.at_once = concurrency
+        self.failed = False
+        """Whether a request was given up since the last `connect`."""
+        self.model = model
+        self._retries = retries
+        try:
+            self._client = httpx.AsyncClient(
+                base_url=self.url,
+                headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+                timeout=httpx.Timeout(timeout, pool=None),
+                limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            )
+        except httpx.InvalidURL as error:
+            raise ValueError(Errors.E180.format(url=self.url, reason=error)) from error
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="nerllama-server", daemon=True)
+        self._thread.start()
+        self.close = weakref.finalize(self, _close, self._loop, self._client, os.getpid())
+        """Disconnect; what is under way is cancelled. Done at the latest when nobody has the server any more."""
+
+    def connect(self) -> None:
+        """Ask the server what it serves.
+
+        RAISES: ConnectionError if there is no server; PermissionError if it does not know the key; ValueError if
+            it does not serve the model, or is not vLLM.
+        """
+        try:
+            answer = self._wait(self._request("GET", "/v1/models", retries=0))
+        except ConnectionError as error:
+            raise ConnectionError(Errors.E180.format(url=self.url, reason=error.__cause__)) from error
+        cards = {card["id"]: card for card in answer.get("data") or [] if isinstance(card, dict) and "id" in card}
+        if self.model is None and sum(card.get("parent") is None for card in cards.values()) == 1:
+            self.model = next(name for name, card in cards.items() if card.get("parent") is None)
+        if self.model not in cards:
+            raise ValueError(Errors.E183.format(url=self.url, model=self.model, served=", ".join(cards)))
+        card = cards[self.model]
+        base = cards.get(card.get("parent"), card)  # a LoRA module does not tell these
+        if not isinstance(base.get("max_model_len"), int):
+            raise ValueError(Errors.E184.format(url=self.url, reason="it does not tell its max_model_len"))
+        self.root = str(base.get("root"))
+        # One id is generated, since none cannot be asked for, and one follows the last decision.
+        self.context = base["max_model_len"] - 2
+        self.failed = False
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """Give the ids of a text by the server's tokenizer."""
+        body = {"model": self.model, "prompt": text, "add_special_tokens": False}
+        tokens = self._wait(self._request("POST", "/tokenize", body)).get("tokens")
+        if not isinstance(tokens, list):
+            raise ValueError(Errors.E188.format(url=self.url, reason="no tokens"))
+        return tuple(tokens)
+
+    def prefix(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Give the past of ids: themselves."""
+        return ids
+
+    def submit(self, rows: Sequence[Row]) -> "Future[Any]":
+        """Begin to read rows: they are sent, and their scores come in later.
+
+        RETURNS: The scores. Its error is a ConnectionError where the server did not answer, a ValueError where it
+            refused.
+        """
+        return asyncio.run_coroutine_threadsafe(self._score(rows), self._loop)
+
+    def _wait(self, request: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(request, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # where the wait was interrupted
+
+    async def _score(self, rows: Sequence[Row]) -> ServerScores:
+        return ServerScores(rows, await asyncio.gather(*map(self._logits, rows)))
+
+    async def _logits(self, row: Row) -> Scored:
+        if not row.asks:
+            return np.zeros((0, 0), np.float32)
+        before = _before(row)
+        (first, _), (last, choices) = row.asks[0], row.asks[-1]
+        wanted: list[tuple[int, ...]] = [()] * (last - first + 1)
+        for i, legal in row.asks:
+            wanted[i - first] = legal
+        # The server scores what may follow an id only if another follows it in the prompt, whichever.
+        ids = (*before, *row.ids[: last + 1], choices[0])
+        for skip in (False, True):
+            body = {
+                "model": self.model,
+                "token_ids": ids,
+                "sampling_params": {
+                    "max_tokens": 1,
+                    "temperature": 0.0,
+                    "detokenize": False,
+                    "prompt_logprob_start": len(before) + first,
+                    "prompt_logprob_token_ids": wanted,
+                    "skip_reading_prefix_cache": skip,
+                },
+            }
+            answer = await self._request("POST", GENERATE, body)
+            if (scores := answer.get("prompt_token_id_logprobs")) is not None:
+                return self._array(scores, (len(wanted), max(map(len, wanted))))[[i - first for i, _ in row.asks]]
+            # It has read this very row before, and has given what it knows of it from its cache: no scores.
+        raise ValueError(Errors.E184.format(url=self.url, reason="it gives no prompt_token_id_logprobs"))
+
+    def _array(self, text: str, shape: tuple[int, int]) -> Scored:
+        try:
+            array = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
+        except (binascii.Error, ValueError, TypeError, EOFError) as error:
+            raise ValueError(Errors.E188.format(url=self.url, reason=error)) from error
+        if array.shape != shape or array.dtype.kind != "f" or np.isnan(array).any():
+            reason = f"scores of the shape {array.shape} and type {array.dtype} for {shape}, or not numbers"
+            raise ValueError(Errors.E188.format(url=self.url, reason=reason))
+        return cast(Scored, array)
+
+    async def _request(
+        self, method: str, path: str, body: Any = None, retries: int | None = None
+    ) -> dict[str, Any]:
+        """Send a request, several times if need be.
+
+        RETURNS: The object that the server answers with.
+        RAISES: ConnectionError if it gave none; PermissionError, ValueError if it refused.
+        """
+        retries = self._retries if retries is None else retries
+        for attempt in range(retries + 1):
+            try:
+                return await self._attempt(method, path, body)
+            except _NoAnswerError as error:
+                failure = error
+            if attempt < retries:
+                delay = random.uniform(0.5, 1.5) * FIRST_DELAY * 2**attempt
+                await asyncio.sleep(min(max(delay, failure.wait), LONGEST_DELAY))
+        self.failed = True
+        raise ConnectionError(Errors.E181.format(url=self.url, n=retries + 1, reason=failure)) from failure
+
+    async def _attempt(self, method: str, path: str, body: Any) -> dict[str, Any]:
+        try:
+            response = await self._client.request(method, path, json=body)
+        except httpx.RequestError as error:
+            raise _NoAnswerError(f"{type(error).__name__} {error}".strip()) from error
+        if response.status_code in (408, 429) or response.status_code >= 500:
+            asked = response.headers.get("Retry-After", "")
+            wait = float(asked) if asked.isdecimal() else 0.0
+            raise _NoAnswerError(f"{response.status_code} {_message(response)}", wait)
+        if not response.is_success:
+            raise self._refusal(response, path)
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise _NoAnswerError(f"not JSON, {error}") from error
+        if not isinstance(answer, dict):
+            raise ValueError(Errors.E188.format(url=self.url, reason="not a JSON object"))
+        return answer
+
+    def _refusal(self, response: httpx.Response, path: str) -> Exception:
+        code, reason = response.status_code, _message(response)
+        if code == 401:
+            return PermissionError(Errors.E182.format(url=self.url, reason=reason))
+        if code == 404 and "does not exist" in reason:
+            return ValueError(Errors.E183.format(url=self.url, model=self.model, served=reason))
+        if code in (403, 404, 405) or "prompt_logprob_token_ids requires" in reason:
+            return ValueError(Errors.E184.format(url=self.url, reason=f"{path}: {code} {reason}"))
+        return ValueError(Errors.E187.format(url=self.url, code=code, reason=reason))
+
+
+def _before(row: Row) -> tuple[int, ...]:
+    return cast(tuple[int, ...], row.past or ())
+
+
+def _message(response: httpx.Response) -> str:
+    """Give what the server says of an error."""
+    try:
+        error = response.json()["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError):
+        return response.reason_phrase
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
+
+
+def _close(loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient, process: int) -> None:
+    """Cancel what is under way, and end the thread of a loop. It may be that very thread that calls this."""
+
+    async def close() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await client.aclose()
+        loop.stop()
+
+    if process == os.getpid():  # a forked process has no such thread
+        loop.call_soon_threadsafe(lambda: loop.create_task(close()))

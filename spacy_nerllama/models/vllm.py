@@ -1,0 +1,177 @@
+"""A served model, `nerllama.VLLM.v1`: marked decoding on a vLLM server."""
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import Errors
+from ..prompts import Prompt
+from ..requests import Request
+from ..voting import Votes, Voting
+from .adapter import META, Adapter
+
+if TYPE_CHECKING:
+    from .server import Server
+    from .tokens import TextEncoder
+
+PROBE = "Mutations of the @@ATM## gene (11q22.3) cause ataxia-telangiectasia: TGF-β1, 5'-UTR, 37 °C.\n"
+
+
+class _Connected(NamedTuple):
+    encoder: "TextEncoder"
+    server: "Server"
+
+
+class VLLM:
+    """A model on a vLLM server, in the place of `Llama`: the same readings and votes, over HTTP.
+
+    base_url: Where the server is, such as `http://localhost:8000`.
+    model: The name under which the model, or a LoRA module of it, is served. None: the one model that is.
+    tokenizer: The model's tokenizer: a folder, a hub name or a `.gguf` file. None: that of the folder which the
+        server says it serves, if it is on this machine too.
+    adapter: A folder whose meta.json names labels and thresholds, as `finetune` writes it. Its weights are not
+        read: the server has them.
+    api_key_env: The environment variable with the key, if the server wants one.
+    concurrency: How many requests can be under way at a time.
+    timeout: How many seconds an attempt may take to connect, or be silent.
+    retries: How many more attempts a request has, where the server does not answer, is busy or fails.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str | None = None,
+        tokenizer: str | None = None,
+        adapter: str | None = None,
+        api_key_env: str = "VLLM_API_KEY",
+        concurrency: int = 32,
+        timeout: float = 60.0,
+        retries: int = 4,
+    ) -> None:
+        if concurrency < 1 or timeout <= 0 or retries < 0:
+            raise ValueError(Errors.E189.format(concurrency=concurrency, timeout=timeout, retries=retries))
+        self._base_url, self._model, self._key = base_url, model, api_key_env
+        self._tokenizer, self._folder = tokenizer, adapter
+        self._limits = (concurrency, timeout, retries)
+        self._brought: Adapter | None = None
+        self._lock = threading.Lock()
+        self._connected: _Connected | None = None
+        self._process = os.getpid()
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter that a pipeline brought, for its labels and thresholds.
+
+        RAISES: FileNotFoundError if the folder of the setting `adapter` has no meta.json.
+        """
+        if self._brought is None and self._folder is not None:
+            _ = self._meta
+        return self._brought
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What is known of the adapter, as its labels and thresholds; empty while it is not here."""
+        if self._brought is not None:
+            return self._brought.meta
+        try:
+            return self._meta
+        except FileNotFoundError:
+            return {}
+
+    @cached_property
+    def _meta(self) -> dict[str, Any]:
+        if self._folder is None:
+            return {}
+        path = Path(self._folder).expanduser() / META
+        if not path.is_file():
+            raise FileNotFoundError(Errors.E043.format(path=path.parent, file=META))
+        meta: dict[str, Any] = json.loads(path.read_text("utf8"))
+        return meta
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Keep the adapter that a pipeline brings: only its labels and thresholds are used."""
+        self._brought = adapter
+        self._connected = None
+
+    def vote(
+        self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
+    ) -> Iterator[Votes]:
+        """Let the model mark requests.
+
+        requests: The requests, taken as a stream.
+        prompt: What the model reads of a request.
+        voting: How readings are drawn; the vote rule is not applied here.
+        max_batch_tokens: Bounds what is taken ahead of the stream, and the length of a sentence with its prompt.
+        RETURNS: The votes, in the order of the requests.
+        RAISES: As `load`, before a request is taken. Later, ConnectionError where the server gives no answer,
+            and ValueError where it refuses.
+        """
+        from .marked import mark_requests
+
+        encoder, server = self.load()
+        return mark_requests(requests, prompt, voting, max_batch_tokens, encoder, server)
+
+    def load(self) -> _Connected:
+        """Connect to the server and check that it can be used; done by the first `vote`, and after a failure.
+
+        RAISES: ConnectionError if there is no server; PermissionError if it does not know the key; ValueError if
+            it serves no such model, has another tokenizer, or cannot score; FileNotFoundError if the tokenizer or
+            the adapter's meta.json is missing.
+        """
+        from .server import Server
+
+        with self._lock:
+            if self._connected is None or os.getpid() != self._process:
+                server = Server(self._base_url, self._model, os.environ.get(self._key), *self._limits)
+                try:
+                    server.connect()
+                    encoder = self._encoder(server)
+                except BaseException:
+                    server.close()
+                    raise
+                self._connected, self._process = _Connected(encoder, server), os.getpid()
+            elif self._connected.server.failed:
+                self._connected.server.connect()
+            return self._connected
+
+    def _encoder(self, server: "Server") -> "TextEncoder":
+        from .loading import load_tokenizer
+        from .scoring import Row
+        from .tokens import TextEncoder
+
+        where = self._tokenizer or server.root
+        if self._tokenizer is None and not Path(where).is_dir():
+            raise FileNotFoundError(Errors.E185.format(url=server.url, root=where))
+        encoder = TextEncoder(load_tokenizer(where))
+        _ = self.adapter
+        trained_on = self.meta.get("base", {})
+        ours = encoder.fingerprint()
+        if (theirs := trained_on.get("tokenizer", ours)) != ours:
+            raise ValueError(
+                Errors.E044.format(fact="tokenizer", adapter=theirs, base=ours, name=trained_on.get("name"))
+            )
+        ids = encoder.piece(PROBE)
+        if (found := server.tokenize(PROBE)) != ids:
+            raise ValueError(Errors.E186.format(url=server.url, tokenizer=where, theirs=found[:8], ours=ids[:8]))
+        server.submit([Row(None, ids[:2], ((1, ids[2:4]),))]).result()  # whether it can score
+        return encoder
+
+    def warm_up(self) -> None:
+        """Connect, so that the first doc does not wait."""
+        self.load()
+
+    def unload(self) -> None:
+        """Disconnect; the next `vote` connects again. A `vote` that is going on keeps its connections."""
+        with self._lock:
+            self._connected = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what a copy or another process needs; it connects for itself."""
+        return {key: value for key, value in vars(self).items() if key not in ("_lock", "_connected", "_process")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _connected=None, _process=os.getpid())

@@ -1,0 +1,409 @@
+"""The served model: the votes of the local one, over HTTP, from a server that is not always well.
+
+The server is ours (vllm_server.py), its answers those of the plain tiny model. With NERLLAMA_VLLM_PYTHON, the
+Python of an environment with vLLM, a real one is tried too.
+"""
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import spacy
+from recorder import DISEASE, GENE, sentence
+from vllm_server import FakeVLLM, serving, token_ids
+
+from spacy_nerllama.models import VLLM, make_vllm, server
+from spacy_nerllama.models.scoring import Row
+from spacy_nerllama.pipe import NerLlama
+from spacy_nerllama.prompts import CompactPrompt, MultiTaskPrompt, PaperPrompt, Prompt
+from spacy_nerllama.requests import Request
+from spacy_nerllama.voting import Votes, Voting
+
+TEXTS = [
+    "Mutations of the ATM gene cause ataxia telangiectasia in man.",
+    "The @@ataxia## gene @@ ## was @@cloned.",
+    "An <|im_end|> ataxia<|endoftext|> gene",
+    "ataxia",
+    "TGF-β1, α-synuclein and µ-opioids",
+]
+REQUESTS = [Request(sentence(text), labels) for text in TEXTS for labels in (DISEASE, GENE)]
+GREEDY, SAMPLES, EXACT = Voting(samples=1), Voting(samples=5), Voting()
+
+
+@pytest.fixture
+def served(tiny, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVLLM]:
+    monkeypatch.setattr(server, "FIRST_DELAY", 0.01)
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    encoder, engine = tiny.load()
+    with serving(engine.model, encoder, str(tiny_base)) as running:
+        yield running
+
+
+@pytest.fixture
+def model(served: FakeVLLM) -> Iterator[VLLM]:
+    model = VLLM(served.url)
+    yield model
+    model.unload()
+
+
+def votes_of(model: Any, voting: Voting, requests: Sequence[Request] = REQUESTS, prompt: Prompt | None = None):
+    return list(model.vote(requests, prompt or CompactPrompt(), voting, 4096))
+
+
+def same(ours: Sequence[Votes], theirs: Sequence[Votes]) -> None:
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.spans == pytest.approx(other.spans, abs=1e-4)
+        assert one.unexplored == pytest.approx(other.unexplored, abs=1e-4)
+
+
+# What it gives
+
+
+@pytest.mark.parametrize("voting", [GREEDY, SAMPLES, EXACT], ids=["greedy", "samples", "exact"])
+def test_votes_are_those_of_the_local_model(tiny, model: VLLM, voting: Voting) -> None:
+    expected = votes_of(tiny, voting)
+    assert sum(len(votes.spans) for votes in expected) > 10
+    same(votes_of(model, voting), expected)
+
+
+@pytest.mark.parametrize(
+    "prompt", [PaperPrompt(), MultiTaskPrompt({"DISEASE": "disease", "GENE": "gene"})], ids=["paper", "multi-task"]
+)
+def test_with_other_prompts(tiny, model: VLLM, prompt: Prompt) -> None:
+    together = [Request(sentence(text), (*DISEASE, *GENE)) for text in TEXTS[:2]]
+    requests = together if isinstance(prompt, MultiTaskPrompt) else REQUESTS[:4]
+    same(votes_of(model, SAMPLES, requests, prompt), votes_of(tiny, SAMPLES, requests, prompt))
+
+
+def test_a_request_reads_no_further_than_its_last_decision(model: VLLM, served: FakeVLLM) -> None:
+    """Scores are asked for from the first decision on, so that all before it may come from the prefix cache."""
+    votes_of(model, GREEDY, REQUESTS[:1])
+    for body in served.bodies:
+        wanted = body["sampling_params"]["prompt_logprob_token_ids"]
+        assert len(wanted[0]) > 1
+        assert len(wanted[-1]) > 1
+        assert len(body["token_ids"]) == body["sampling_params"]["prompt_logprob_start"] + len(wanted) + 1
+    first, *later = token_ids(served.bodies[1:])  # the very first is the trial of `load`
+    assert later
+    assert all(ids[: len(first) // 2] == first[: len(first) // 2] for ids in later)
+
+
+def test_a_row_that_the_server_knows_by_heart_is_asked_for_again(tiny, model: VLLM, served: FakeVLLM) -> None:
+    served.caches = True
+    requests = REQUESTS[:4]
+    once = votes_of(model, SAMPLES, requests)
+    before = len(served.bodies)
+    same(votes_of(model, SAMPLES, requests), once)
+    skipped = [body["sampling_params"]["skip_reading_prefix_cache"] for body in served.bodies[before:]]
+    assert skipped.count(True) == skipped.count(False) == len(skipped) / 2
+    same(once, votes_of(tiny, SAMPLES, requests))
+
+
+def test_many_requests_are_under_way_and_votes_come_in_order(tiny, served: FakeVLLM) -> None:
+    model = VLLM(served.url, concurrency=4)
+    model.load()
+    served.most = 0
+    served.mishaps.extend([0.2, 0.01, 0.1, 0.0, 0.05] * 4)
+    same(votes_of(model, GREEDY), votes_of(tiny, GREEDY))
+    assert served.most == 4
+    model.unload()
+
+
+def test_a_sentence_longer_than_the_servers_context_is_windowed(tiny, served: FakeVLLM, model: VLLM) -> None:
+    served.cards[0]["max_model_len"] = 200
+    long = [Request(sentence(" ".join(TEXTS[:1] * 8)), DISEASE)]
+    (votes,) = votes_of(model, GREEDY, long)
+    assert max(map(len, token_ids(served.bodies))) < 200
+    (local,) = tiny.vote(long, CompactPrompt(), GREEDY, 198)
+    assert votes.spans.keys() == local.spans.keys()
+
+
+# Trouble on the way
+
+
+@pytest.mark.parametrize("mishap", [500, 503, 429, 408, "close", "truncated", "garbage"])
+def test_an_attempt_that_fails_is_repeated(tiny, model: VLLM, served: FakeVLLM, mishap: Any) -> None:
+    model.load()
+    served.mishaps.extend([mishap, None, mishap, mishap])
+    same(votes_of(model, GREEDY, REQUESTS[:4]), votes_of(tiny, GREEDY, REQUESTS[:4]))
+    assert served.attempts > len({*token_ids(served.bodies)})
+
+
+def test_a_silent_server_is_asked_again(tiny, served: FakeVLLM) -> None:
+    model = VLLM(served.url, timeout=0.3)
+    model.load()
+    served.mishaps.append(1.0)
+    same(votes_of(model, GREEDY, REQUESTS[:1]), votes_of(tiny, GREEDY, REQUESTS[:1]))
+    model.unload()
+
+
+def test_the_delay_that_a_busy_server_asks_for(model: VLLM, served: FakeVLLM) -> None:
+    model.load()
+    served.headers["Retry-After"] = "1"
+    served.mishaps.append(429)
+    start = time.monotonic()
+    votes_of(model, GREEDY, REQUESTS[:1])
+    assert time.monotonic() - start >= 1.0
+
+
+def test_nothing_is_repeated_for_ever(served: FakeVLLM) -> None:
+    model = VLLM(served.url, retries=2, concurrency=1)
+    model.load()
+    attempts = served.attempts
+    served.mishaps.extend([500] * 9)
+    with pytest.raises(ConnectionError, match=rf"^\[NL181\] The server {served.url} .*3 times \(500 the engine"):
+        votes_of(model, GREEDY, REQUESTS[:1])
+    assert served.attempts == attempts + 3
+    served.mishaps.clear()
+    assert votes_of(model, GREEDY, REQUESTS[:1]), "it is asked whether it is there, and goes on"
+    model.unload()
+
+
+def component(model: VLLM) -> NerLlama:
+    nlp = spacy.blank("en")
+    return NerLlama(nlp.vocab, model, labels={"GENE": "gene"}, prompt=CompactPrompt(), voting=GREEDY)
+
+
+def test_a_doc_that_the_server_refuses_is_reported_and_the_others_are_annotated(model, served, encoder) -> None:
+    nlp, failed = spacy.blank("en"), []
+    served.forbidden_id = encoder.piece(" lithium")[0]
+    ner = component(model)
+    ner.set_error_handler(lambda name, proc, docs, error: failed.append((docs[0].text, str(error))))
+    texts = ["Mutations of the ATM gene.", "Low-dose lithium.", "Of man and mouse."]
+    docs = list(ner.pipe(map(nlp, texts)))
+    assert [doc.text for doc in docs] == texts
+    ((text, error),) = failed
+    assert text == texts[1]
+    assert error.startswith(f"[NL187] The server {served.url} refused a request (400: Token id")
+    assert [list(doc.spans) for doc in docs] == [["nerllama"], [], ["nerllama"]]
+
+
+def test_a_server_that_goes_away_ends_the_run(tiny, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done is out, what was under way is reported; the rest of a long stream is not tried in vain."""
+    monkeypatch.setattr(server, "FIRST_DELAY", 0.01)
+    nlp, failed, done = spacy.blank("en"), [], []
+    encoder, engine = tiny.load()
+    with serving(engine.model, encoder, str(tiny_base)) as served:
+        model = VLLM(served.url, retries=1)
+        ner = component(model)
+        ner.set_error_handler(lambda name, proc, docs, error: failed.append(docs[0].text))
+        stream = ner.pipe(nlp(f"ATM fell {i} times.") for i in range(100_000))
+        done.append(next(stream))
+    with pytest.raises(ConnectionError, match=r"^\[NL180\] There is no server at "):
+        done.extend(stream)
+    assert 0 < len(failed) < 1000
+    assert [doc.text for doc in done] == [f"ATM fell {i} times." for i in range(len(done))]
+    model.unload()
+
+
+INTERRUPTED = """
+import sys
+from spacy_nerllama.models import VLLM
+from spacy_nerllama.prompts import CompactPrompt
+from spacy_nerllama.requests import Request, Sentence
+from spacy_nerllama.voting import Voting
+model = VLLM(sys.argv[1])
+model.load()
+print("loaded", flush=True)
+request = Request(Sentence(("ATM", "fell"), (True, False)), (("GENE", "gene"),))
+list(model.vote([request] * 100, CompactPrompt(), Voting(), 4096))
+"""
+
+
+def test_an_interrupt_does_not_hang(served: FakeVLLM) -> None:
+    served.mishaps.extend([None, *[20.0] * 100])
+    command = [sys.executable, "-c", INTERRUPTED, served.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "loaded\n"
+        deadline = time.monotonic() + 10
+        while served.most < 32 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        _, errors = process.communicate(timeout=15)
+        assert time.monotonic() - start < 5.0
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert process.returncode in (-signal.SIGINT, 130)
+
+
+# What cannot work is said before a doc is taken
+
+
+def test_no_server() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=rf"^\[NL180\] There is no server at {url} \(ConnectError"):
+            VLLM(url).warm_up()
+    for url in ("localhost:8000", "http://[::1"):
+        with pytest.raises((ConnectionError, ValueError), match=r"^\[NL180\] "):
+            VLLM(url).warm_up()
+
+
+def test_a_model_that_is_not_served(served: FakeVLLM) -> None:
+    with pytest.raises(ValueError, match=r"^\[NL183\] .* serves no model 'other'\. .* served are: tiny, lora$"):
+        VLLM(served.url, "other").warm_up()
+    served.cards.append({**served.cards[0], "id": "second"})
+    with pytest.raises(ValueError, match=r"^\[NL183\] .* serves no model None"):
+        VLLM(served.url).warm_up()
+
+
+def test_a_lora_module(tiny, served: FakeVLLM) -> None:
+    """It is named in each request; context and tokenizer are its base's."""
+    model = VLLM(f"{served.url}/v1/", "lora")
+    same(votes_of(model, GREEDY), votes_of(tiny, GREEDY))
+    assert {body["model"] for body in served.bodies} == {"lora"}
+    assert model.load().server.context == 4094
+    model.unload()
+
+
+def test_the_key_comes_from_the_environment(served: FakeVLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.api_key = "sesame"
+    model = VLLM(served.url, api_key_env="MY_KEY")
+    with pytest.raises(PermissionError, match=r"^\[NL182\] .*api_key_env"):
+        model.warm_up()
+    monkeypatch.setenv("MY_KEY", "sesame")
+    model.warm_up()
+    assert b"sesame" not in pickle.dumps(model)
+    model.unload()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (404, "Not Found"),
+        (403, "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable them."),
+        (400, "prompt_logprob_token_ids requires the V2 model runner (VLLM_USE_V2_MODEL_RUNNER=1)."),
+    ],
+)
+def test_a_server_that_cannot_score(served: FakeVLLM, status: int, message: str) -> None:
+    served.refuse["/inference/v1/generate"] = (status, message)
+    with pytest.raises(
+        ValueError, match=r"^\[NL184\] .*--enable-scale-out; docs/serving.md has the command\.$"
+    ) as e:
+        VLLM(served.url).warm_up()
+    assert f"{status} {message}" in str(e.value)
+
+
+def test_a_server_that_is_no_vllm_of_this_year(served: FakeVLLM) -> None:
+    served.ignores_scores = True
+    with pytest.raises(ValueError, match=r"^\[NL184\] .*gives no prompt_token_id_logprobs"):
+        VLLM(served.url).warm_up()
+    del served.cards[0]["max_model_len"]
+    with pytest.raises(ValueError, match=r"^\[NL184\] .*max_model_len"):
+        VLLM(served.url).warm_up()
+
+
+@pytest.mark.parametrize("text", ["AAAA", "k05VTVBZ", 7])
+def test_an_answer_that_is_not_understood(served: FakeVLLM, monkeypatch: pytest.MonkeyPatch, text: Any) -> None:
+    monkeypatch.setattr(served, "generate", lambda body: {"prompt_token_id_logprobs": text})
+    with pytest.raises(ValueError, match=r"^\[NL188\] "):
+        VLLM(served.url).warm_up()
+
+
+def test_the_tokenizer_is_that_of_the_server(served: FakeVLLM, tiny_base: Path, monkeypatch) -> None:
+    served.cards[0]["root"] = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    with pytest.raises(
+        FileNotFoundError, match=r"^\[NL185\] .* serves HuggingFaceTB/SmolLM2-135M-Instruct, which"
+    ):
+        VLLM(served.url).warm_up()
+    model = VLLM(served.url, tokenizer=str(tiny_base))
+    model.warm_up()
+    model.unload()
+
+    class Other:
+        piece = staticmethod(lambda text: (5, 6, 7))
+
+    monkeypatch.setattr(served, "encoder", Other)
+    with pytest.raises(ValueError, match=r"^\[NL186\] .*the probe is \(5, 6, 7\)"):
+        VLLM(served.url, tokenizer=str(tiny_base)).warm_up()
+
+
+def test_labels_and_thresholds_of_an_adapter(served: FakeVLLM, tiny_adapter: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "meta"
+    folder.mkdir()
+    model = VLLM(served.url, adapter=str(folder))
+    assert model.meta == {}
+    with pytest.raises(FileNotFoundError, match=r"^\[NL043\] .* has no meta\.json"):
+        _ = model.adapter
+    meta = (tiny_adapter / "meta.json").read_text("utf8")
+    (folder / "meta.json").write_text(meta, "utf8")
+    model = VLLM(served.url, adapter=str(folder))
+    assert model.meta["thresholds"] == {"DISEASE": 0.2}
+    ner = component(model)
+    ner.add_label("DISEASE", "disease")
+    assert list(ner.pipe([spacy.blank("en")(TEXTS[0])]))[0].spans["nerllama"]
+    model.unload()
+    (folder / "meta.json").write_text('{"base": {"name": "Other", "tokenizer": "0"}}', "utf8")
+    with pytest.raises(ValueError, match=r"^\[NL044\] .*another base \(Other\): its tokenizer is 0"):
+        VLLM(served.url, adapter=str(folder)).warm_up()
+
+
+def test_settings_out_of_range() -> None:
+    for wrong in ({"concurrency": 0}, {"timeout": 0.0}, {"retries": -1}):
+        with pytest.raises(ValueError, match=r"^\[NL189\] "):
+            make_vllm("http://localhost:8000", **wrong)
+
+
+def test_another_process_connects_for_itself(model: VLLM) -> None:
+    model.load()
+    other = pickle.loads(pickle.dumps(model))
+    assert votes_of(other, GREEDY, REQUESTS[:2]) == votes_of(model, GREEDY, REQUESTS[:2])
+    other.unload()
+
+
+def test_rows_without_decisions_cost_no_request(model: VLLM, served: FakeVLLM) -> None:
+    _, engine = model.load()
+    attempts = served.attempts
+    scores = engine.submit([Row((1, 2), (3, 4, 5), ())]).result()
+    assert (len(scores.logits[0]), scores.past(0, 2)) == (0, (1, 2, 3, 4))
+    assert engine.prefix((1, 2)) == (1, 2)
+    assert served.attempts == attempts
+
+
+@pytest.mark.slow
+def test_a_real_server(real, tmp_path: Path) -> None:
+    python = os.environ.get("NERLLAMA_VLLM_PYTHON")
+    if not python:
+        pytest.skip("NERLLAMA_VLLM_PYTHON does not name the Python of an environment with vLLM")
+    encoder, engine = real.load()
+    engine.model.save_pretrained(tmp_path / "model")
+    encoder.tokenizer.save_pretrained(tmp_path / "model")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path / "model")]
+    command += ["--dtype", "float32", "--max-model-len", "1024", "--enforce-eager", "--enable-scale-out"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    environment = {"VLLM_USE_V2_MODEL_RUNNER": "1", "VLLM_CPU_KVCACHE_SPACE": "1", **os.environ}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                if httpx.get(f"{url}/health", timeout=5).is_success:
+                    break
+            except httpx.TransportError:
+                time.sleep(1)
+        assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
+        model = VLLM(url)
+        for voting in (GREEDY, EXACT):
+            for one, other in zip(votes_of(model, voting), votes_of(real, voting), strict=True):
+                assert one.spans == pytest.approx(other.spans, abs=1e-3)
+        model.unload()
+    finally:
+        process.terminate()
+        process.wait(60)
