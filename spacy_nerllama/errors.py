@@ -188,6 +188,14 @@ class Errors:
         "[NL167] The base {base} is stored quantised ({method}), which cannot be undone here. Name the base "
         "before quantisation with --base."
     )
+    E168 = (
+        "[NL168] The device {device} is not there: torch {torch} sees none of its kind. Set device to cpu or auto, "
+        "or install a torch that is built for it."
+    )
+    E169 = (
+        "[NL169] {what} does not work on the device {device} with bitsandbytes {version}. docs/finetuning.md says "
+        "what works where."
+    )
 
     # Recorded responses: NL080-NL089
     E080 = (

@@ -278,6 +278,28 @@ def test_a_reporter_that_is_not_installed_is_named(corpus: Path, tiny_base: Path
         finetune(*recipe_of(corpus, tiny_base, training__report_to=["wandb"]), corpus / "adapter")
 
 
+@pytest.mark.parametrize("device", ["cuda:0", "mps", "xpu"])
+def test_a_device_that_is_not_there_is_named(device: str):
+    from spacy_nerllama.models.loading import check_device
+
+    kind = device.split(":")[0]
+    if getattr(torch, kind).is_available():
+        pytest.skip(f"this machine has {kind}")
+    with pytest.raises(ValueError, match=f"NL168.*{device}"):
+        check_device(device)
+
+
+def test_what_is_known_not_to_work_is_refused(corpus: Path, tiny_base: Path):
+    from spacy_nerllama.models.loading import check_device
+
+    check_device("cpu", "nf4")
+    with pytest.raises(ValueError, match="NL169.*nf4.*vulkan"):
+        check_device("vulkan", "nf4")
+    recipe = recipe_of(corpus, tiny_base, base__device="mps", training__optimizer="paged_adamw_8bit")
+    with pytest.raises(ValueError, match="NL169.*paged_adamw_8bit.*mps"):
+        finetune(*recipe, corpus / "adapter")
+
+
 def test_a_run_can_be_followed_in_tensorboard(corpus: Path, tiny_base: Path):
     pytest.importorskip("tensorboard")
     settings = {**HARD, "training__max_steps": 2, "training__report_to": ["tensorboard"]}

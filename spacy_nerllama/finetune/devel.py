@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..evaluation import Counts, score
-from ..grammar import Grammar
-from ..models.decoding import Job, decode
 from ..models.engine import Engine
+from ..models.marked import mark_requests
 from ..models.tokens import TextEncoder
-from ..models.walks import make_walk
-from ..prompts import Prompt, scheme_of
+from ..prompts import Prompt
 from ..requests import Request, TokenSpan
 from ..voting import Voting
 
@@ -36,17 +34,9 @@ class Devel:
         The model has to be in evaluation mode.
         """
         self.engine.prefix.cache_clear()  # it was read with other weights
-        scheme, examples = scheme_of(self.prompt), self.examples[part::parts]
-        jobs = [
-            Job(
-                self.encoder.prompt(self.prompt(request)),
-                Grammar(request, scheme, self.encoder.piece),
-                make_walk(request, GREEDY),
-            )
-            for request, _ in examples
-        ]
-        largest = max((job.size for job in jobs), default=0)
-        votes = decode(jobs, self.engine, GREEDY.temperature, max(4096, largest))
+        examples = self.examples[part::parts]
+        requests = (request for request, _ in examples)
+        votes = mark_requests(requests, self.prompt, GREEDY, 4096, self.encoder, self.engine)
         counts = score((vote.spans, gold) for vote, (_, gold) in zip(votes, examples, strict=True))
         self.engine.prefix.cache_clear()  # its memory is not to last into the next step
         return counts

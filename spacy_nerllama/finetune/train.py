@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,7 +19,7 @@ from ..errors import Errors
 from ..evaluation import Counts
 from ..models import Llama
 from ..models.engine import Engine
-from ..models.loading import keep_unpacked, load_base
+from ..models.loading import keep_unpacked, load_base, resolve_device
 from ..models.tokens import TextEncoder
 from ..requests import doc_sentences
 from .best import KeepBest
@@ -52,6 +53,7 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     """
     training, checkpoints = recipe.training, output / "checkpoints"
     _check_reporters(training)
+    _check_optimizer(training.optimizer, resolve_device(recipe.base.device))
     last = resume_from(checkpoints, resume)
     base, tokenizer = load_base(**recipe.base.model_dump())
     encoder = TextEncoder(tokenizer)
@@ -122,6 +124,12 @@ def _check_reporters(training: TrainingSection) -> None:
     for name in training.report_to:
         if find_spec(name) is None:
             raise ImportError(Errors.E162.format(name=name))
+
+
+def _check_optimizer(optimizer: str, device: str) -> None:
+    if "8bit" in optimizer and device.split(":")[0] in ("mps", "hpu"):  # bitsandbytes 0.50 has no kernels there
+        what = f'optimizer = "{optimizer}"'
+        raise ValueError(Errors.E169.format(what=what, device=device, version=version("bitsandbytes")))
 
 
 def _taught(recipe: Recipe, encoder: TextEncoder, split: Split) -> list[tuple[Example, TrainingSequence]]:

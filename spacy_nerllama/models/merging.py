@@ -21,12 +21,11 @@ from ..prompts import CompactPrompt, Prompt, scheme_of
 from ..requests import Request, TokenSpan, doc_requests
 from ..voting import Voting
 from .adapter import META, Adapter
-from .decoding import Job, decode
 from .engine import Engine
 from .llama import _adapter_folder
 from .loading import load_base
+from .marked import mark_requests
 from .tokens import TextEncoder
-from .walks import make_walk
 
 SENTENCES = (
     "Germline variants of BRCA2 raise the risk of breast and pancreatic cancer.",
@@ -132,19 +131,14 @@ def behaviour(model: PreTrainedModel, encoder: TextEncoder, meta: dict[str, Any]
     meta: Of the adapter: its labels and prompt are used.
     """
     prompt = _prompt(meta)
-    scheme = scheme_of(prompt)
-    greedy = Voting(samples=1)
-    engine = Engine(model)
-    jobs = [
-        Job(encoder.prompt(prompt(request)), Grammar(request, scheme, encoder.piece), make_walk(request, greedy))
-        for request in _requests(meta.get("labels") or LABELS, scheme.tells_labels)
-    ]
-    votes = decode(jobs, engine, greedy.temperature, max(4096, *(job.size for job in jobs)))
+    requests = list(_requests(meta.get("labels") or LABELS, scheme_of(prompt).tells_labels))
+    votes = mark_requests(requests, prompt, Voting(samples=1), 4096, encoder, Engine(model))
     readings = [frozenset(vote.spans) for vote in votes]
     logits = []
     with torch.inference_mode():
-        for job in jobs:
-            ids = torch.tensor([[*job.prompt.ids, *job.grammar.draft(State()).ids]], device=model.device)
+        for request in requests:
+            copy = Grammar(request, scheme_of(prompt), encoder.piece).draft(State())
+            ids = torch.tensor([[*encoder.prompt(prompt(request)).ids, *copy.ids]], device=model.device)
             logits.append(model(input_ids=ids, use_cache=False).logits[0].cpu())
     return Behaviour(logits, readings)
 
