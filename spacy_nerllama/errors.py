@@ -160,6 +160,43 @@ class Errors:
         "--limit, --seed or --gold-preproc differ. Evaluate it again with the same."
     )
 
+    # Training runs and merging: NL160-NL169
+    E160 = (
+        "[NL160] The {what} of step {step} is {value}: the run was stopped before it changed the weights. Look "
+        "for what is unusual in the texts below, or train with a lower training.learning_rate in another output "
+        "folder. Last good checkpoint: {kept}. In the batch:\n{texts}"
+    )
+    E161 = (
+        "[NL161] {path} is not a whole checkpoint: it is not there, or its run was killed while it wrote it. "
+        "Whole ones in {folder}: {found}."
+    )
+    E162 = (
+        "[NL162] training.report_to names {name}, which is not installed: pip install {name}. Or take it out of "
+        "the recipe."
+    )
+    E163 = (
+        "[NL163] training.patience stops a run by its devel F1, and no corpus of the recipe has a devel split. "
+        "Give one, or set patience to null."
+    )
+    E164 = (
+        '[NL164] Devel F1 cannot be measured while FSDP holds the weights in parts: set training.keep to "last" '
+        "and training.patience to null."
+    )
+    E165 = "[NL165] {path} is there and not an empty folder. Choose another one for the merged model."
+    E166 = "[NL166] The adapter {adapter} does not say on which base it was trained. Name the base with --base."
+    E167 = (
+        "[NL167] The base {base} is stored quantised ({method}), which cannot be undone here. Name the base "
+        "before quantisation with --base."
+    )
+    E168 = (
+        "[NL168] The device {device} is not there: torch {torch} sees none of its kind. Set device to cpu or auto, "
+        "or install a torch that is built for it."
+    )
+    E169 = (
+        "[NL169] {what} does not work on the device {device} with bitsandbytes {version}. docs/finetuning.md says "
+        "what works where."
+    )
+
     # Recorded responses: NL080-NL089
     E080 = (
         "[NL080] There is no file of recorded responses {path}. Check the setting `path` of the model "
@@ -409,6 +446,7 @@ class Warnings:
         "[NLW70] {n} of {total} sentences of a batch taught nothing: longer than {max_tokens} tokens of the "
         "language model (see max_tokens), or with a mention that cannot be marked. Further ones are not reported."
     )
+    W160 = "[NLW60] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
     W090 = (
         "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "
         "letter by letter, so all of these are errors. Give both the same name."

@@ -136,3 +136,12 @@ def tiny_config(tiny_base: Path) -> dict[str, Any]:
         "model": {"name": str(tiny_base), "dtype": "float32", "device": "cpu"},
         "voting": {"threshold": 0.2},
     }
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A folder with train.spacy and devel.spacy, for recipes of `training.recipe_of`."""
+    from training import write_corpus
+
+    write_corpus(tmp_path)
+    return tmp_path

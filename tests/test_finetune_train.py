@@ -9,72 +9,10 @@ import pytest
 import spacy
 import torch
 from safetensors.torch import load_file
-from spacy.tokens import Doc, DocBin, Span
-from spacy.vocab import Vocab
+from training import recipe_of
 
-from spacy_nerllama.finetune.recipe import Recipe, read_recipe
+from spacy_nerllama.finetune.recipe import read_recipe
 from spacy_nerllama.finetune.train import finetune
-
-RECIPE = """
-[base]
-name = "{base}"
-quantization = {quantization}
-dtype = "float32"
-device = "cpu"
-
-[adapter]
-r = 4
-
-[corpora]
-
-[corpora.ours]
-train = "{train}"
-devel = "{devel}"
-
-[corpora.ours.labels]
-DISEASE = "disease"
-
-[prompt]
-@misc = "nerllama.CompactPrompt.v1"
-
-[training]
-loss = "decision"
-epochs = 4
-learning_rate = 0.02
-batch_tokens = 128
-save_steps = 4
-
-[thresholds]
-limit = 8
-"""
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    """Sentences in which the word after "has" is a disease."""
-    docs = DocBin()
-    for who in ("Anna", "Bert", "Carla", "David", "Emma", "Felix"):
-        for what in ("gout", "asthma", "measles"):
-            doc = Doc(Vocab(), words=[who, "has", what, "."], spaces=[True, True, False, False])
-            doc.set_ents([Span(doc, 2, 3, "DISEASE")])
-            docs.add(doc)
-    docs.to_disk(tmp_path / "train.spacy")
-    devel = DocBin()
-    for what in ("cholera", "gout"):
-        doc = Doc(Vocab(), words=["Gina", "has", what, "."], spaces=[True, True, False, False])
-        doc.set_ents([Span(doc, 2, 3, "DISEASE")])
-        devel.add(doc)
-    devel.to_disk(tmp_path / "devel.spacy")
-    return tmp_path
-
-
-def recipe_of(corpus: Path, base: Path, quantization: str = "null", **overrides) -> tuple[Recipe, object]:
-    path = corpus / "recipe.cfg"
-    text = RECIPE.format(
-        base=base, quantization=quantization, train=corpus / "train.spacy", devel=corpus / "devel.spacy"
-    )
-    path.write_text(text, "utf8")
-    return read_recipe(path, {key.replace("__", "."): value for key, value in overrides.items()})
 
 
 def test_all_labels_can_be_taught_in_one_reading(corpus: Path, tiny_base: Path) -> None:

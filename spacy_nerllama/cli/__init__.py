@@ -12,6 +12,7 @@ from .download import download_cli
 from .evaluate import evaluate_cli
 from .finetune import finetune_cli
 from .instruct import instruct_cli
+from .merge import merge_cli
 
 HELP = "Named entity recognition with Llama models: from corpora to a scored pipeline, and from texts to entities."
 # Overrides of a config (--section.key value) are parsed by the commands themselves, as in `spacy train`.
@@ -22,6 +23,7 @@ app_entry.command("download")(download_cli)
 app_entry.command("convert", no_args_is_help=True)(convert_cli)
 app_entry.command("instruct", no_args_is_help=True)(instruct_cli)
 app_entry.command("finetune", no_args_is_help=True, context_settings=OVERRIDES)(finetune_cli)
+app_entry.command("merge", no_args_is_help=True)(merge_cli)
 app_entry.command("evaluate", no_args_is_help=True, context_settings=OVERRIDES)(evaluate_cli)
 app_entry.command("annotate", no_args_is_help=True, context_settings=OVERRIDES)(annotate_cli)
 

@@ -15,6 +15,7 @@ def finetune_cli(
     recipe_path: Annotated[Path, Arg(metavar="RECIPE.cfg", help="Recipe: base, adapter, corpora, training")],
     output: Annotated[Path, Opt("--output", "-o", help="Folder for the adapter and its checkpoints")],
     resume: Annotated[bool, Opt("--resume", help="Go on from the last checkpoint in the output folder")] = False,
+    resume_from: Annotated[Path | None, Opt("--resume-from", help="Go on from this checkpoint (a folder)")] = None,
 ) -> None:
     """
     Fine-tune an adapter with QLoRA. Settings of the recipe can be overridden as in `spacy train`, for example
@@ -32,7 +33,7 @@ def finetune_cli(
 
     try:
         recipe, config = read_recipe(recipe_path, overrides)
-        folder = finetune(recipe, config, output, resume)
+        folder = finetune(recipe, config, output, resume_from or resume)
     except (ValueError, OSError, ImportError) as error:
         msg.fail("No adapter was trained", str(error), exits=1)
     except KeyboardInterrupt:

@@ -70,7 +70,11 @@ class TrainingSection(Section):
     loss: "decision" compares only what marked decoding compares; "response" also teaches to copy and to stop,
         so that the adapter can generate text; "both" adds the two; "full" is the paper's, on the prompt too.
     response_weight: What a token of the response counts next to a decision, in the loss "both".
-    limit_devel: Measure the devel loss on at most so many sequences, drawn at random.
+    limit_devel: Measure devel loss and F1 on at most so many sequences, drawn at random.
+    keep: "best" decodes the devel sequences at each checkpoint, and the adapter with the best F1 is what is left
+        in the end; "last" spares that.
+    patience: Stop after so many checkpoints without a better devel F1. None: do not.
+    report_to: Where to send the log while training.
     """
 
     loss: Loss = "decision"
@@ -89,6 +93,9 @@ class TrainingSection(Section):
     optimizer: str = "adamw_torch"
     save_steps: PositiveInt = 100
     limit_devel: PositiveInt = 500
+    keep: Literal["best", "last"] = "best"
+    patience: PositiveInt | None = None
+    report_to: list[Literal["tensorboard", "wandb", "mlflow"]] = []
     seed: int = 0
 
 

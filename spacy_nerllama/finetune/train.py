@@ -4,28 +4,34 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from confection import Config
 from peft import LoraConfig, PeftModel, get_peft_model
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from ..errors import Errors
 from ..evaluation import Counts
 from ..models import Llama
-from ..models.loading import keep_unpacked, load_base
+from ..models.engine import Engine
+from ..models.loading import keep_unpacked, load_base, resolve_device
 from ..models.tokens import TextEncoder
 from ..requests import doc_sentences
+from .best import KeepBest
+from .checkpoints import resume_from
+from .devel import Devel
 from .interrupt import SaveOnInterrupt
 from .loss import Loss, make_batch, use_loss
-from .output import save_adapter, save_thresholds
+from .output import adapter_weights, describe, save_adapter, save_thresholds
 from .recipe import Recipe, TrainingSection
 from .sequences import TrainingSequence, doc_examples, training_sequence
-from .thresholds import tune
+from .thresholds import Example, tune
+from .trainer import AdapterTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -33,32 +39,45 @@ Batch = list[TrainingSequence]
 Split = Literal["train", "devel"]
 
 
-def finetune(recipe: Recipe, config: Config, output: Path, resume: bool = False) -> Path:
+def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path = False) -> Path:
     """Fine-tune an adapter.
 
     recipe: What to do.
     config: The recipe as written, kept with the adapter.
     output: The folder for the adapter; checkpoints go to `checkpoints` in it.
-    resume: Go on from the last checkpoint there.
+    resume: Go on from the last whole checkpoint there, or from the one that is named.
     RETURNS: The adapter's folder, `output`.
-    RAISES: FileExistsError if there are checkpoints and `resume` is not set; ValueError without training data;
-        KeyboardInterrupt after Ctrl-C, when a checkpoint is saved.
+    RAISES: FileExistsError if there are checkpoints and `resume` is not set; ValueError without training data, for
+        a checkpoint that is not whole, or if the loss is no finite number; ImportError if what to report to is not
+        installed; KeyboardInterrupt after Ctrl-C, when a checkpoint is saved.
     """
-    checkpoints = output / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    if last and not resume:
-        raise FileExistsError(Errors.E062.format(path=checkpoints))
-    training = recipe.training
+    training, checkpoints = recipe.training, output / "checkpoints"
+    _check_reporters(training)
+    _check_optimizer(training.optimizer, resolve_device(recipe.base.device))
+    last = resume_from(checkpoints, resume)
     base, tokenizer = load_base(**recipe.base.model_dump())
     encoder = TextEncoder(tokenizer)
-    train = _batches(_sequences(recipe, encoder, "train"), training)
-    devel = _batches(_sequences(recipe, encoder, "devel"), training)
+    train = _batches([sequence for _, sequence in _taught(recipe, encoder, "train")], training)
+    held_out = _taught(recipe, encoder, "devel")
+    devel = _batches([sequence for _, sequence in held_out], training)
     if not train:
         raise ValueError(Errors.E063.format(corpora=", ".join(recipe.corpora)))
+    if training.patience and not devel:
+        raise ValueError(Errors.E163)
+    set_seed(training.seed)  # the Trainer does so too, but a new adapter is drawn before
     model = _with_adapter(base, recipe)
+    # For all runs: it refuses what no component could use.
+    engine = Engine(cast(PreTrainedModel, model))
     use_loss(base, training.response_weight)
+    scored = bool(devel) and (training.keep == "best" or training.patience is not None)
+    keep = KeepBest(training.patience) if scored else None
+    if keep and last:
+        keep.load(last)
     with SaveOnInterrupt() as interrupt:
-        trainer = Trainer(
+        trainer = AdapterTrainer(
+            tokenizer=tokenizer,
+            devel=Devel(engine, encoder, recipe.prompt, [example for example, _ in held_out]) if keep else None,
+            keep=keep,
             model=model,
             args=_arguments(training, checkpoints, bool(devel), base.device.type),
             train_dataset=train,
@@ -66,12 +85,25 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool = False)
             data_collator=_collator(training.loss, encoder),
             callbacks=[interrupt],
         )
-        trainer.train(resume_from_checkpoint=last)
+        if keep and trainer.is_fsdp_enabled:
+            raise ValueError(Errors.E164)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     if interrupt.interrupted:
         raise KeyboardInterrupt
-    save_adapter(model, output, recipe, config, encoder, trainer.state.log_history)
+    if not trainer.is_world_process_zero():
+        return output
+    state = trainer.state
+    best = keep.best if keep and training.keep == "best" else None
+    meta = describe(model, recipe, config, encoder)
+    meta["kept"] = {
+        "step": best.step if best else state.global_step,
+        "steps": state.global_step,
+        "devel_f1": best.f1 if best else None,
+    }
+    weights = best.weights if best else adapter_weights(model)
+    save_adapter(output, model, weights, meta, config, state.log_history)
     if recipe.thresholds.limit and devel:
-        del trainer, model, base  # the adapter goes on a base of its own, without the training's head
+        del trainer, keep, model, engine, base  # the adapter goes on a base of its own, without the loss
         save_thresholds(output, tune_thresholds(recipe, output))
     return output
 
@@ -87,12 +119,25 @@ def tune_thresholds(recipe: Recipe, folder: Path) -> dict[str, tuple[float, Coun
     return tune(model, recipe.prompt, examples, recipe.thresholds.limit, recipe.training.seed)
 
 
-def _sequences(recipe: Recipe, encoder: TextEncoder, split: Split) -> list[TrainingSequence]:
-    """Build the sequences of all corpora for a split, as many of each as the recipe takes.
+def _check_reporters(training: TrainingSection) -> None:
+    for name in training.report_to:
+        if find_spec(name) is None:
+            raise ImportError(Errors.E162.format(name=name))
+
+
+def _check_optimizer(optimizer: str, device: str) -> None:
+    if "8bit" in optimizer and device.split(":")[0] in ("mps", "hpu"):  # bitsandbytes 0.50 has no kernels there
+        what = f'optimizer = "{optimizer}"'
+        raise ValueError(Errors.E169.format(what=what, device=device, version=version("bitsandbytes")))
+
+
+def _taught(recipe: Recipe, encoder: TextEncoder, split: Split) -> list[tuple[Example, TrainingSequence]]:
+    """Build the sequences of all corpora for a split, as many of each as the recipe takes, each with its request.
 
     Corpora overlap: a sentence of one's devel split may be in another's train split, where it is left out.
     """
-    training, found = recipe.training, []
+    training = recipe.training
+    found: list[tuple[Example, TrainingSequence]] = []
     held_out: frozenset[str] = frozenset()
     if split == "train":
         devel = (doc for corpus in recipe.corpora.values() for doc in _docs(corpus.devel))
@@ -103,7 +148,7 @@ def _sequences(recipe: Recipe, encoder: TextEncoder, split: Split) -> list[Train
         random.Random(training.seed).shuffle(examples)
         limit = corpus.limit if split == "train" else training.limit_devel // len(recipe.corpora)
         left_out = 0
-        sequences: list[TrainingSequence] = []
+        sequences: list[tuple[Example, TrainingSequence]] = []
         for request, spans in examples[:limit]:
             try:
                 sequence = training_sequence(request, spans, recipe.prompt, recipe.scheme, encoder)
@@ -111,7 +156,7 @@ def _sequences(recipe: Recipe, encoder: TextEncoder, split: Split) -> list[Train
                 left_out += 1
                 continue
             if len(sequence.ids) <= training.max_tokens:
-                sequences.append(sequence)
+                sequences.append(((request, spans), sequence))
             else:
                 left_out += 1
         found += sequences
@@ -199,7 +244,9 @@ def _arguments(training: TrainingSection, folder: Path, devel: bool, device: str
         remove_unused_columns=False,
         label_names=["labels"],
         prediction_loss_only=True,
-        report_to=[],
+        report_to=list(training.report_to),
+        run_name=folder.parent.name,
+        logging_nan_inf_filter=False,  # AdapterTrainer stops at such a loss
         seed=training.seed,
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",

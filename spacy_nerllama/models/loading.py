@@ -38,19 +38,18 @@ def load_base(
     RAISES: FileNotFoundError if the bundled base was not downloaded, or a path does not exist.
     """
     where = resolve_device(device)
+    check_device(where, quantization)
     kind = resolve_dtype(dtype, where)
     folder = _folder(name)
-    config = None
+    config = {}  # an explicit None would hide the quantisation of a base that is stored quantised
     if quantization == "nf4":
-        config = BitsAndBytesConfig(
+        config["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=kind,
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=kind, quantization_config=config, device_map={"": where}
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, device_map={"": where}, **config)
     keep_unpacked(model, fitting=False)
     model.requires_grad_(False)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
@@ -119,6 +118,27 @@ def resolve_device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(device: str, quantization: Quantization | None = None) -> None:
+    """Check that a device is there, and that what is asked of it is known to work.
+
+    RAISES: ValueError if not.
+    """
+    kind = device.split(":")[0]
+    there = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+        "xpu": torch.xpu.is_available,
+    }
+    if kind in there and not there[kind]():
+        raise ValueError(Errors.E168.format(device=device, torch=torch.__version__))
+    if quantization is not None:
+        import bitsandbytes
+
+        if kind not in bitsandbytes.supported_torch_devices:
+            what = f'quantization = "{quantization}"'
+            raise ValueError(Errors.E169.format(what=what, device=device, version=bitsandbytes.__version__))
 
 
 def resolve_dtype(dtype: DType, device: str) -> torch.dtype:

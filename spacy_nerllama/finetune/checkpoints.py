@@ -1,0 +1,76 @@
+"""Checkpoints that are whole: each is sealed when its last file is written, and known by its seal."""
+
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+from ..corpora.files import replacing
+from ..errors import Errors, Warnings
+
+logger = logging.getLogger(__name__)
+
+SEAL = "complete.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def seal(folder: Path) -> None:
+    """Say that a checkpoint is whole: write the size of each of its files to its `complete.json`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())  # the seal must not reach the disk before what it vouches for
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    with replacing(folder / SEAL) as temporary:
+        temporary.write_text(json.dumps(sizes, indent=2) + "\n", "utf8")
+
+
+def unseal(folder: Path) -> None:
+    """Take the seal off a checkpoint that is going to be written again."""
+    (folder / SEAL).unlink(missing_ok=True)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint was written to its end, and its files still have their sizes."""
+    try:
+        sizes = json.loads((folder / SEAL).read_text("utf8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints of a run, whole or not, the last one first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: -int(path.name.split("-")[1]))
+
+
+def last_whole(folder: Path) -> Path | None:
+    """Give the last whole checkpoint of a run, None if there is none."""
+    return next((path for path in checkpoints(folder) if is_whole(path)), None)
+
+
+def resume_from(folder: Path, wanted: bool | Path) -> Path | None:
+    """Find the checkpoint to go on from.
+
+    Others that are not whole, as a run leaves one that was killed while it saved, are deleted, with a warning.
+
+    folder: The folder of the run's checkpoints.
+    wanted: True: the last whole one, if there is any. A path: this one, of this run or another. False: none.
+    RAISES: FileExistsError if there are checkpoints and none is wanted; ValueError if the one that is named is not
+        whole.
+    """
+    if not wanted:
+        if checkpoints(folder):
+            raise FileExistsError(Errors.E062.format(path=folder))
+        return None
+    if isinstance(wanted, Path) and not is_whole(wanted):
+        found = ", ".join(path.name for path in checkpoints(wanted.parent) if is_whole(path)) or "none"
+        raise ValueError(Errors.E161.format(path=wanted, folder=wanted.parent, found=found))
+    for path in checkpoints(folder):
+        if not is_whole(path):
+            logger.warning(Warnings.W160.format(path=path))
+            shutil.rmtree(path)
+    return wanted if isinstance(wanted, Path) else last_whole(folder)

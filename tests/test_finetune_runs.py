@@ -1,0 +1,352 @@
+"""Runs that are killed, interrupted, resumed or stopped, and which adapter is left in the end."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training import recipe_of
+from transformers import TrainerControl
+
+from spacy_nerllama.finetune import checkpoints, curve, train, trainer
+from spacy_nerllama.finetune.best import BEST, KeepBest, Snapshot
+from spacy_nerllama.finetune.interrupt import SaveOnInterrupt
+from spacy_nerllama.finetune.train import finetune
+
+# Dropout and accumulation draw on all of the state that a checkpoint holds. 9 steps, checkpoints at 2, 4, 6, 8, 9.
+HARD = {
+    "adapter__dropout": 0.2,
+    "training__accumulate": 2,
+    "training__batch_tokens": 128,
+    "training__max_steps": 9,
+    "training__save_steps": 2,
+    "thresholds__limit": 0,
+}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    mine, theirs = weights(one), weights(other)
+    return mine.keys() == theirs.keys() and all(mine[name].equal(theirs[name]) for name in mine)
+
+
+def meta(folder: Path) -> dict:
+    return json.loads((folder / "meta.json").read_text("utf8"))
+
+
+def history(folder: Path, key: str) -> dict[int, float]:
+    entries = json.loads((folder / "history.json").read_text("utf8"))
+    return {entry["step"]: entry[key] for entry in entries if key in entry}
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that gets a copy of each checkpoint as it is sealed: a run itself keeps the last two."""
+
+    def sealing(folder: Path) -> None:
+        checkpoints.seal(folder)
+        shutil.copytree(folder, tmp_path / "kept" / folder.name)
+
+    monkeypatch.setattr(trainer, "seal", sealing)
+    return tmp_path / "kept"
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_run_resumed_from_any_checkpoint_gives_the_adapter_of_an_uninterrupted_one(
+    corpus: Path, tiny_base: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, keep: str
+):
+    recipe = recipe_of(corpus, tiny_base, training__keep=keep, **HARD)
+    whole = finetune(*recipe, corpus / "whole")
+    monkeypatch.undo()
+    found = sorted(kept.iterdir())
+    assert [path.name for path in found] == [f"checkpoint-{step}" for step in (2, 4, 6, 8, 9)]
+    for checkpoint in found:
+        again = finetune(*recipe, corpus / f"from-{checkpoint.name}", resume=checkpoint)
+        assert same(again, whole), checkpoint.name
+        assert meta(again)["kept"] == meta(whole)["kept"]
+        assert history(again, "eval_loss") == history(whole, "eval_loss")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from training import recipe_of
+from spacy_nerllama.finetune.train import finetune
+from spacy_nerllama.finetune.trainer import AdapterTrainer
+
+save = AdapterTrainer._save_optimizer_and_scheduler
+
+def killed(self, folder):
+    save(self, folder)
+    if folder.endswith("-6"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+AdapterTrainer._save_optimizer_and_scheduler = killed
+corpus = Path(sys.argv[2])
+finetune(*recipe_of(corpus, Path(sys.argv[3]), **eval(sys.argv[4])), corpus / "killed")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_run_killed_during_a_save_goes_on_from_the_checkpoint_before(
+    corpus: Path, tiny_base: Path, caplog: pytest.LogCaptureFixture
+):
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(corpus), str(tiny_base), repr(HARD)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    folder = corpus / "killed" / "checkpoints"
+    assert [(path.name, checkpoints.is_whole(path)) for path in checkpoints.checkpoints(folder)] == [
+        ("checkpoint-6", False),
+        ("checkpoint-4", True),
+        ("checkpoint-2", True),
+    ]
+    recipe = recipe_of(corpus, tiny_base, **HARD)
+    again = finetune(*recipe, corpus / "killed", resume=True)
+    assert f"{folder / 'checkpoint-6'} is not whole" in caplog.text
+    assert same(again, finetune(*recipe, corpus / "whole"))  # a new adapter is drawn alike in any process
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A folder with two sealed checkpoints."""
+    for step in (9, 10):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "optimizer.pt").write_bytes(b"moments")
+        checkpoints.seal(folder)
+    (tmp_path / "checkpoints" / "checkpoint-notes").mkdir()
+    return tmp_path / "checkpoints"
+
+
+def test_the_last_checkpoint_is_the_one_of_the_latest_step(two: Path):
+    assert checkpoints.resume_from(two, True) == two / "checkpoint-10"
+
+
+@pytest.mark.parametrize("harm", ["truncate", "delete", "unseal", "break the seal"])
+def test_a_checkpoint_that_is_not_whole_is_passed_over(two: Path, caplog: pytest.LogCaptureFixture, harm: str):
+    last = two / "checkpoint-10"
+    if harm == "truncate":
+        os.truncate(last / "optimizer.pt", 3)
+    elif harm == "delete":
+        (last / "optimizer.pt").unlink()
+    elif harm == "unseal":
+        checkpoints.unseal(last)
+    else:
+        os.truncate(last / checkpoints.SEAL, 5)
+    with pytest.raises(ValueError, match=r"NL161.*checkpoint-10 is not a whole.*: checkpoint-9\."):
+        checkpoints.resume_from(two, last)
+    assert last.is_dir()
+    assert checkpoints.resume_from(two, True) == two / "checkpoint-9"
+    assert "checkpoint-10 is not whole" in caplog.text
+    assert not last.exists()
+
+
+def test_resuming_without_a_checkpoint_begins(tmp_path: Path):
+    assert checkpoints.resume_from(tmp_path / "new", True) is None
+    assert checkpoints.resume_from(tmp_path / "new", False) is None
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_its_texts(corpus: Path, tiny_base: Path):
+    settings = {**HARD, "training__learning_rate": 1e30, "training__save_steps": 1, "training__keep": "last"}
+    with pytest.raises(ValueError, match=r"NL160.*loss of step \d+ is nan") as error:
+        finetune(*recipe_of(corpus, tiny_base, **settings), corpus / "adapter")
+    last = checkpoints.last_whole(corpus / "adapter" / "checkpoints")
+    assert f"Last good checkpoint: {last}." in str(error.value)
+    *_, text = str(error.value).splitlines()
+    assert " has " in text
+    assert "disease" in text
+    assert not (corpus / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(
+    corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with_adapter, seen = train._with_adapter, []
+
+    def spoiled(*args):
+        model = with_adapter(*args)
+        weight = next(p for name, p in model.named_parameters() if "lora_B" in name)
+
+        def overflow(gradient):
+            seen.append(1)
+            return gradient * torch.inf if len(seen) == 5 else gradient
+
+        weight.register_hook(overflow)
+        return model
+
+    monkeypatch.setattr(train, "_with_adapter", spoiled)
+    settings = {**HARD, "training__save_steps": 1}
+    with pytest.raises(ValueError, match="NL160.*gradient of step 3 is") as error:
+        finetune(*recipe_of(corpus, tiny_base, **settings), corpus / "adapter")
+    last = checkpoints.last_whole(corpus / "adapter" / "checkpoints")
+    assert last is not None
+    assert last.name == "checkpoint-2"
+    assert all(tensor.isfinite().all() for tensor in weights(last).values())
+    texts = str(error.value).splitlines()[1:]
+    assert len(texts) > 2  # of both batches of the step
+
+
+def test_the_best_adapter_is_kept_and_scores_as_the_component_decodes_it(corpus: Path, tiny_base: Path):
+    from spacy_nerllama.evaluation import score
+    from spacy_nerllama.finetune.devel import GREEDY
+    from spacy_nerllama.finetune.sequences import doc_examples
+    from spacy_nerllama.models import Llama
+
+    settings = {"training__epochs": 3, "training__save_steps": 1, "training__learning_rate": 0.03}
+    recipe, config = recipe_of(corpus, tiny_base, thresholds__limit=0, **settings)
+    folder = finetune(recipe, config, corpus / "adapter")
+    scores, losses = history(folder, "eval_f1"), history(folder, "eval_loss")
+    best = max(scores, key=lambda step: (scores[step], -losses[step]))
+    assert 0 < scores[best] != scores[1]
+    assert meta(folder)["kept"] == {"step": best, "steps": max(scores), "devel_f1": scores[best]}
+    examples = list(doc_examples(train._docs(str(corpus / "devel.spacy")), recipe.labels))
+    model = Llama(adapter=str(folder), **recipe.base.model_dump())
+    votes = model.vote((request for request, _ in examples), recipe.prompt, GREEDY, 4096)
+    counts = score((vote.spans, gold) for vote, (_, gold) in zip(votes, examples, strict=True))
+    assert counts.f1 == scores[best]
+
+
+@pytest.mark.parametrize(("quantization", "checkpointing"), [("null", True), ('"nf4"', False)])
+def test_measuring_devel_f1_does_not_change_the_training(
+    corpus: Path, tiny_base: Path, wide_base: Path, quantization: str, checkpointing: bool
+):
+    base = wide_base if quantization != "null" else tiny_base
+    settings = {**HARD, "training__gradient_checkpointing": checkpointing, "training__max_steps": 4}
+    last = []
+    for keep in ("best", "last"):
+        recipe = recipe_of(corpus, base, quantization, training__keep=keep, **settings)
+        folder = finetune(*recipe, corpus / keep)
+        assert bool(history(folder, "eval_f1")) is (keep == "best")
+        last.append(folder / "checkpoints" / "checkpoint-4")
+    assert same(*last)
+
+
+def test_a_run_that_gets_no_better_is_stopped_and_stays_so(corpus: Path, tiny_base: Path):
+    still = {**HARD, "training__learning_rate": 1e-30, "training__patience": 2}
+    recipe = recipe_of(corpus, tiny_base, **still)
+    folder = finetune(*recipe, corpus / "adapter")
+    assert meta(folder)["kept"]["step"] == 2
+    assert meta(folder)["kept"]["steps"] == 6
+    first = weights(folder)
+    finetune(*recipe, corpus / "adapter", resume=True)
+    assert meta(folder)["kept"]["step"] == 2
+    assert all(first[name].equal(tensor) for name, tensor in weights(folder).items())
+
+
+def test_patience_needs_a_devel_split(corpus: Path, tiny_base: Path):
+    recipe, config = recipe_of(corpus, tiny_base, training__patience=1)
+    recipe.corpora["ours"].devel = None
+    with pytest.raises(ValueError, match="NL163"):
+        finetune(recipe, config, corpus / "adapter")
+
+
+def test_of_equal_scores_the_lower_loss_is_better(tmp_path: Path):
+    one, other = Snapshot(4, 0.5, 1.25, {"w": torch.ones(2)}), Snapshot(6, 0.5, 1.0, {})
+    assert other.rank > one.rank
+    one.to_file(tmp_path / BEST)
+    keep = KeepBest(None)
+    keep.load(tmp_path)
+    assert keep.best is not None
+    assert (keep.best.step, keep.best.rank) == (4, (0.5, -1.25))
+    assert keep.best.weights["w"].equal(torch.ones(2))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_for_a_checkpoint_and_the_second_is_as_ever(number: signal.Signals):
+    before = signal.getsignal(number)
+    with SaveOnInterrupt() as interrupt:
+        signal.raise_signal(number)
+        assert signal.getsignal(number) is before
+        control = interrupt.on_step_end(None, None, TrainerControl())
+    assert control.should_save
+    assert control.should_training_stop
+
+
+def test_a_reporter_that_is_not_installed_is_named(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="NL162.*pip install wandb"):
+        finetune(*recipe_of(corpus, tiny_base, training__report_to=["wandb"]), corpus / "adapter")
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "mps", "xpu"])
+def test_a_device_that_is_not_there_is_named(device: str):
+    from spacy_nerllama.models.loading import check_device
+
+    kind = device.split(":")[0]
+    if getattr(torch, kind).is_available():
+        pytest.skip(f"this machine has {kind}")
+    with pytest.raises(ValueError, match=f"NL168.*{device}"):
+        check_device(device)
+
+
+def test_what_is_known_not_to_work_is_refused(corpus: Path, tiny_base: Path):
+    from spacy_nerllama.models.loading import check_device
+
+    check_device("cpu", "nf4")
+    with pytest.raises(ValueError, match="NL169.*nf4.*vulkan"):
+        check_device("vulkan", "nf4")
+    recipe = recipe_of(corpus, tiny_base, base__device="mps", training__optimizer="paged_adamw_8bit")
+    with pytest.raises(ValueError, match="NL169.*paged_adamw_8bit.*mps"):
+        finetune(*recipe, corpus / "adapter")
+
+
+def test_a_run_can_be_followed_in_tensorboard(corpus: Path, tiny_base: Path):
+    pytest.importorskip("tensorboard")
+    settings = {**HARD, "training__max_steps": 2, "training__report_to": ["tensorboard"]}
+    folder = finetune(*recipe_of(corpus, tiny_base, **settings), corpus / "adapter")
+    assert list(folder.rglob("events.out.tfevents.*"))
+
+
+HISTORY = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "eval_loss": 1.5, "eval_f1": 0.5}]
+
+
+@pytest.mark.parametrize("entries", [HISTORY, HISTORY[:2], []])
+def test_the_training_curve_is_a_png(tmp_path: Path, entries: list[dict]):
+    pytest.importorskip("matplotlib")
+    assert curve.save_curve(entries, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_there_is_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(curve, "find_spec", lambda name: None)
+    assert not curve.save_curve(HISTORY, tmp_path / "curve.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_says_what_was_trained_on_what(corpus: Path, tiny_base: Path):
+    from hashlib import sha256
+
+    from huggingface_hub import ModelCard
+
+    (tiny_base / "README.md").write_text("---\nlicense: apache-2.0\n---\n", "utf8")
+    settings = {**HARD, "training__max_steps": 2, "thresholds__limit": 2}
+    folder = finetune(*recipe_of(corpus, tiny_base, **settings), corpus / "adapter")
+    (tiny_base / "README.md").unlink()
+    facts = meta(folder)
+    assert facts["data"]["ours"]["train"] == {
+        "file": "train.spacy",
+        "sha256": sha256((corpus / "train.spacy").read_bytes()).hexdigest(),
+    }
+    assert len(facts["base"]["config_sha256"]) == 64
+    assert facts["recipe"]["training"]["max_grad_norm"] == 1.0  # a default too
+    assert facts["recipe"]["adapter"]["dropout"] == 0.2
+    card = ModelCard.load(folder / "README.md")
+    assert (card.data.license, card.data.library_name, card.data.datasets) == ("apache-2.0", "peft", ["ours"])
+    assert card.data.base_model is None  # a folder is no name on the hub
+    assert "cannot generate text" in card.text
+    assert f"| DISEASE | {facts['thresholds']['DISEASE']} |" in card.text
+    umask = os.umask(0)
+    os.umask(umask)
+    published = [path for path in folder.iterdir() if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in published} == {0o666 & ~umask}
+    assert not [path.name for path in published if path.suffix in (".pt", ".pth", ".bin", ".pkl")]
