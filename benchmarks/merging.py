@@ -3,8 +3,8 @@
     python benchmarks/merging.py --data corpus/ncbi-devel.spacy --limit 60 --rounds 5
 
 The same base (not quantised), adapter, sentences and machine; both take turns, and go first in turn. The ratio is
-that of each round's pair of times; the table shows its median and range. Times are of the processor, not of the wall,
-so that other work on the machine counts less.
+that of each round's pair of times; the table shows its median and range. Times are of the processor, not of the
+wall, so that other work on the machine counts less.
 """
 
 import argparse

@@ -57,7 +57,7 @@ def describe(model: PeftModel, recipe: Recipe, config: Config, encoder: TextEnco
             }
             for corpus, section in recipe.corpora.items()
         },
-        "recipe": recipe.model_dump(mode="json", exclude={"prompt"}),
+        "recipe": recipe.model_dump(mode="json", include={"base", "adapter", "training", "thresholds"}),
         "versions": {library: version(library) for library in LIBRARIES},
     }
 

@@ -126,12 +126,7 @@ def check_device(device: str, quantization: Quantization | None = None) -> None:
     RAISES: ValueError if not.
     """
     kind = device.split(":")[0]
-    there = {
-        "cuda": torch.cuda.is_available,
-        "mps": torch.backends.mps.is_available,
-        "xpu": torch.xpu.is_available,
-    }
-    if kind in there and not there[kind]():
+    if kind in ("cuda", "mps", "xpu") and not getattr(torch, kind).is_available():
         raise ValueError(Errors.E168.format(device=device, torch=torch.__version__))
     if quantization is not None:
         import bitsandbytes
