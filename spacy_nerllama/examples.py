@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import heapify, heappop
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
@@ -76,7 +77,10 @@ class Examples:
         for word in _words(sentence):
             for i, weight in self._index.get(word, ()):
                 scores[i] += weight
-        yield from sorted(scores, key=lambda i: (-scores[i], i))
+        ranked = [(-score, i) for i, score in scores.items()]
+        heapify(ranked)  # few are taken
+        while ranked:
+            yield heappop(ranked)[1]
 
     @cached_property
     def _index(self) -> dict[str, list[tuple[int, float]]]:
