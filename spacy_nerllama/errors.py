@@ -421,6 +421,15 @@ class Errors:
         "[NL150] The output head of this model is not a plain frozen matrix ({head}), which our losses need. "
         "Leave `lm_head` out of target_modules, or choose another base."
     )
+    E151 = (
+        "[NL151] The shape of the base {name} is not known: it is neither on this machine nor named by the "
+        "recipes in configs/. Give its folder or .gguf file as base.name, or put its config into the hub's cache."
+    )
+    E152 = (
+        "[NL152] The recipe needs {peak:.1f} GB, {reserved:.1f} GB of them for the driver, and there are "
+        "{memory:.1f} GB. {advice}"
+    )
+    E153 = "[NL153] {memory!r} is no amount of memory. Give it as 16GB or 15.5GiB."
 
 
 class ModelUnavailableError(ConnectionError):

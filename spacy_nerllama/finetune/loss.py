@@ -22,7 +22,7 @@ from ..updating import Loss
 from .sequences import TrainingSequence
 
 IGNORED = -100
-CHUNK = 2**25  # logits over the vocabulary that are there at once: 128 MiB in float32
+CHUNK = 2**24  # logits over the vocabulary that are there at once: 64 MiB in float32
 
 
 def use_loss(model: PreTrainedModel, response_weight: float = 1.0) -> None:
