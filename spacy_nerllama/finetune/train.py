@@ -11,7 +11,7 @@ from confection import Config
 from peft import LoraConfig, PeftModel, get_peft_model
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import Errors
@@ -55,6 +55,7 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool = False)
     devel = _batches(_sequences(recipe, encoder, "devel"), training)
     if not train:
         raise ValueError(Errors.E063.format(corpora=", ".join(recipe.corpora)))
+    set_seed(training.seed)  # the adapter begins at random
     model = _with_adapter(base, recipe)
     use_loss(base, training.response_weight)
     with SaveOnInterrupt() as interrupt:
@@ -69,6 +70,8 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool = False)
         trainer.train(resume_from_checkpoint=last)
     if interrupt.interrupted:
         raise KeyboardInterrupt
+    if not trainer.is_world_process_zero():
+        return output  # of several processes, one writes
     save_adapter(model, output, recipe, config, encoder, trainer.state.log_history)
     if recipe.thresholds.limit and devel:
         del trainer, model, base  # the adapter goes on a base of its own, without the training's head

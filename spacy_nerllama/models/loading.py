@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -75,7 +76,8 @@ def resolve_device(device: str) -> str:
     """Give the device that "auto" means here, or the device itself."""
     if device != "auto":
         return device
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+    # LOCAL_RANK: of several processes that train together, each has a GPU of its own.
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def resolve_dtype(dtype: DType, device: str) -> torch.dtype:
