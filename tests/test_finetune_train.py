@@ -1,7 +1,10 @@
 """`finetune` from a recipe to an adapter folder, with the real Trainer, PEFT and NF4, on a tiny base."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,3 +151,27 @@ def test_a_missing_corpus_file_names_the_command_that_makes_it(corpus: Path, tin
     (corpus / "train.spacy").unlink()
     with pytest.raises(FileNotFoundError, match="nerllama convert"):
         finetune(*recipe_of(corpus, tiny_base), corpus / "adapter")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_adapter_of_one_that_accumulates(corpus: Path, tiny_base: Path):
+    """Decisions count alike, wherever they are: batches of different processes hold different numbers of them."""
+    settings = {"training__loss": "both", "training__max_steps": 4, "thresholds__limit": 0}
+    recipe = recipe_of(corpus, tiny_base, **settings, training__accumulate=2, training__learning_rate=1e-3)
+    alone = finetune(*recipe, corpus / "alone")
+    run = (
+        "import sys; from pathlib import Path; from spacy_nerllama.finetune import recipe, train\n"
+        "path, output = sys.argv[1:]\n"
+        "settings = {'training.loss': 'both', 'training.max_steps': 4, 'thresholds.limit': 0}\n"
+        "settings |= {'training.accumulate': 1, 'training.learning_rate': 1e-3}\n"
+        "train.finetune(*recipe.read_recipe(Path(path), settings), Path(output))\n"
+    )
+    script = corpus / "run.py"
+    script.write_text(run, "utf8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, str(corpus / "recipe.cfg"), str(corpus / "two")], check=True, env=environment)
+    one, two = weights(alone), weights(corpus / "two")
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name].float(), tensor.float(), atol=2e-3, rtol=2e-2)

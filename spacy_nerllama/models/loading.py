@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import logging
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -117,7 +118,8 @@ def resolve_device(device: str) -> str:
     """Give the device that "auto" means here, or the device itself."""
     if device != "auto":
         return device
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+    # LOCAL_RANK: of several processes that train together, each has a GPU of its own.
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def check_device(device: str, quantization: Quantization | None = None) -> None:

@@ -1,0 +1,193 @@
+"""Peak memory and speed of a training step: ours, next to the plain PEFT script with the paper's settings.
+
+    python benchmarks/finetune.py --shape 8b --lengths 512 1024 2048 --batches 1 2
+    python benchmarks/finetune.py --shape small --lengths 256 512 --batches 1
+
+Weights are random and quantised to NF4 a layer at a time, so the whole model is never there in bfloat16. Both train
+with gradient checkpointing, in a process of their own.
+
+ours   an adapter on all linear layers, r = 16, the decision-only loss, 8-bit AdamW that can be paged out (on a CPU
+       AdamW of torch): configs/llama3.1-8b-16gb.cfg
+plain  `prepare_model_for_kbit_training`, an adapter on q, k, v and o, r = 64, dropout 0.1, the loss on the whole text
+       from logits over the whole vocabulary, AdamW of torch
+
+Memory is what the process needs, weights included, beyond its libraries: of a GPU the most that was allocated, of a CPU
+(Linux) the most that was resident. The prediction is that of `finetune --dry-run`, for ours.
+"""
+
+import argparse
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from losses import Meter
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from torch import nn
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from spacy_nerllama.finetune.loss import make_batch, use_loss
+from spacy_nerllama.finetune.memory import DECIDED, PUBLISHED, Shape, plan
+from spacy_nerllama.finetune.recipe import Recipe, read_recipe
+from spacy_nerllama.finetune.sequences import TrainingSequence
+from spacy_nerllama.finetune.train import _with_adapter
+from spacy_nerllama.models.loading import keep_unpacked, resolve_device
+
+SHAPES = {
+    "8b": PUBLISHED["meta-llama/Llama-3.1-8B-Instruct"],
+    "small": Shape(49_152, 576, 1536, 30, 9, 3, 64, tied=True),  # SmolLM2-135M
+    "tiny": Shape(8192, 256, 1024, 4, 8, 2, 32, tied=False),
+}
+WAYS = ("ours", "plain")
+RECIPE = Path(__file__).parent.parent / "configs" / "llama3.1-8b-16gb.cfg"
+
+
+def random_base(shape: Shape, device: str) -> Any:
+    """Make a base with random weights, its linear layers in NF4."""
+    import bitsandbytes as bnb
+
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_heads,
+        head_dim=shape.head,
+        tie_word_embeddings=shape.tied,
+        max_position_embeddings=8192,
+    )
+    with torch.device("meta"):
+        model: Any = LlamaForCausalLM(config).to(torch.bfloat16)
+
+    def filled(parameter: torch.Tensor) -> torch.Tensor:
+        there = torch.empty(parameter.shape, dtype=torch.bfloat16, device=device)
+        return there.normal_(std=0.02) if there.dim() > 1 else there.fill_(1)
+
+    for module in tqdm(list(model.modules()), "Random weights", leave=False):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear) and name != "lm_head":
+                linear = bnb.nn.Linear4bit(
+                    child.in_features,
+                    child.out_features,
+                    bias=False,
+                    compute_dtype=torch.bfloat16,
+                    quant_type="nf4",
+                    device="meta",
+                )
+                weight = filled(child.weight)
+                linear.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4").to(device)
+                setattr(module, name, linear)
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                setattr(module, name, nn.Parameter(filled(parameter), requires_grad=False))
+    model.tie_weights()
+    model.model.rotary_emb = LlamaRotaryEmbedding(config, device=device)
+    model.is_loaded_in_4bit = True
+    return model.requires_grad_(False)
+
+
+def recipe_of(length: int, batch: int) -> Recipe:
+    """Give our recipe with batches of one size."""
+    tokens = {"training.max_tokens": length, "training.batch_tokens": length * batch}
+    return read_recipe(RECIPE, tokens)[0]
+
+
+def ours(base: Any, recipe: Recipe, device: str) -> tuple[Any, torch.optim.Optimizer]:
+    """Make the base learn our way."""
+    model = _with_adapter(base, recipe)
+    use_loss(base)
+    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if device == "cpu":
+        return model, torch.optim.AdamW(parameters)
+    import bitsandbytes as bnb
+
+    return model, bnb.optim.PagedAdamW8bit(parameters)
+
+
+def plain(base: Any) -> tuple[Any, torch.optim.Optimizer]:
+    """Make the base learn as scripts do."""
+    keep_unpacked(base, fitting=True)
+    base = prepare_model_for_kbit_training(base, gradient_checkpointing_kwargs={"use_reentrant": False})
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    lora = LoraConfig(r=64, lora_alpha=16, lora_dropout=0.1, target_modules=targets, task_type="CAUSAL_LM")
+    model = get_peft_model(base, lora)
+    return model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+
+
+def measure(way: str, name: str, length: int, batch: int, steps: int) -> tuple[float, float]:
+    """Train some steps on random ids.
+
+    RETURNS: The peak in MB, and tokens in a second.
+    """
+    shape, device = SHAPES[name], resolve_device("auto")
+    torch.manual_seed(0)
+    meter = Meter(torch.device(device))
+    base, recipe = random_base(shape, device), recipe_of(length, batch)
+    model, optimizer = ours(base, recipe, device) if way == "ours" else plain(base)
+    model.train()
+    n = length if way == "ours" else length - 1  # with its end of turn
+    ids = [tuple(torch.randint(10, shape.vocabulary, (n,)).tolist()) for _ in range(batch)]
+    places = tuple(range(n // 2, n // 2 + int(DECIDED * n)))
+    sequences = [TrainingSequence(i, n // 2, places, tuple((i[p + 1], 1, 2, 3) for p in places)) for i in ids]
+    inputs = make_batch(sequences, "decision" if way == "ours" else "full", 0, 1)
+    inputs = {key: tensor.to(device) for key, tensor in inputs.items()}
+    seconds = []
+    for _ in range(steps + 1):  # the first one warms up
+        before = meter.seconds
+        with meter:
+            model(**inputs).loss.backward()
+            torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        seconds.append(meter.seconds - before)
+    return meter.memory, length * batch / statistics.median(seconds[1:] or seconds)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[512, 1024, 2048])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--steps", type=int, default=3, help="timed steps; 0 times the only one")
+    options = parser.parse_args()
+    where = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    )
+    print(f"{options.shape} shape, {where}\n")
+    head = ["batch x length", *(f"{way}, MB" for way in options.ways), "predicted", "error"]
+    head += [*(f"{way}, tokens/s" for way in options.ways), "memory ratio", "speed ratio"]
+    print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
+    for length in options.lengths:
+        for batch in options.batches:
+            found = {}
+            for way in options.ways:
+                with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                    try:
+                        found[way] = pool.submit(
+                            measure, way, options.shape, length, batch, options.steps
+                        ).result()
+                    except torch.OutOfMemoryError:
+                        found[way] = (float("nan"), float("nan"))
+            predicted = plan(SHAPES[options.shape], recipe_of(length, batch)).peak / 1e6
+            cells = [
+                f"{batch} x {length}",
+                *(f"{found[way][0]:,.0f}" for way in options.ways),
+                f"{predicted:,.0f}",
+            ]
+            cells.append(f"{predicted / found['ours'][0] - 1:+.0%}" if "ours" in found else "")
+            cells += [f"{found[way][1]:,.0f}" for way in options.ways]
+            both = [found[way] for way in WAYS if way in found]
+            cells += [f"{both[1][i] / both[0][i]:.2f}" if len(both) > 1 else "" for i in (0, 1)]
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
