@@ -12,8 +12,8 @@ plain  `prepare_model_for_kbit_training`, an adapter on q, k, v and o, r = 64, d
        text from logits over the whole vocabulary, AdamW of torch
 
 Memory is what the process needs, weights included, beyond its libraries: of a GPU the most that was allocated, of
-a CPU (Linux) the most that was resident. The prediction is that of `finetune --dry-run`, for ours. Ratios are
-plain to ours.
+a CPU (Linux) the most that was resident, which also holds what allocators keep. The prediction is that of
+`finetune --dry-run`, for ours. Ratios are plain to ours.
 """
 
 import argparse
