@@ -3,16 +3,16 @@
     python benchmarks/finetune.py --shape 8b --lengths 512 1024 2048 --batches 1 2
     python benchmarks/finetune.py --shape small --lengths 256 512 --batches 1
 
-Weights are random and quantised to NF4 a layer at a time, so the whole model is never there in bfloat16. Both train
-with gradient checkpointing, in a process of their own.
+Weights are random and quantised to NF4 a layer at a time, so the whole model is never there in bfloat16. Both
+train with gradient checkpointing, in a process of their own.
 
 ours   an adapter on all linear layers, r = 16, the decision-only loss, 8-bit AdamW that can be paged out (on a CPU
        AdamW of torch): configs/llama3.1-8b-16gb.cfg
-plain  `prepare_model_for_kbit_training`, an adapter on q, k, v and o, r = 64, dropout 0.1, the loss on the whole text
-       from logits over the whole vocabulary, AdamW of torch
+plain  `prepare_model_for_kbit_training`, an adapter on q, k, v and o, r = 64, dropout 0.1, the loss on the whole
+       text from logits over the whole vocabulary, AdamW of torch
 
-Memory is what the process needs, weights included, beyond its libraries: of a GPU the most that was allocated, of a CPU
-(Linux) the most that was resident. The prediction is that of `finetune --dry-run`, for ours.
+Memory is what the process needs, weights included, beyond its libraries: of a GPU the most that was allocated, of a
+CPU (Linux) the most that was resident. The prediction is that of `finetune --dry-run`, for ours.
 """
 
 import argparse

@@ -397,6 +397,10 @@ class Errors:
         "[NL206] This model marks the requests of the task nerllama.NER.v1; it writes no text for other tasks or "
         "prompts. Use that task, or another model."
     )
+    E207 = (
+        "[NL207] The model gave fewer answers than it was asked for. Its method `vote` must give one for each "
+        "request, in order."
+    )
 
     # Updating in spaCy's loop, adapters by name: NL170-NL179
     E170 = (

@@ -114,6 +114,13 @@ def test_errors_are_not_kept(cache: Cache) -> None:
     assert vote.asked == REQUESTS
 
 
+def test_a_model_that_leaves_out_answers_is_found_out(cache: Cache) -> None:
+    vote = Counting()
+    through(cache, vote, REQUESTS[1:3])
+    with pytest.raises(ValueError, match=r"^\[NL207\]"):
+        through(cache, lambda requests: islice(list(vote(requests)), 1))
+
+
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 8), st.integers(1, 5))
 def test_answers_are_in_order_whatever_is_kept(kept: list[bool], ahead: int, most: int) -> None:
     """And whatever the model takes ahead; streams end early so that not too many wait."""

@@ -33,16 +33,11 @@ def weights(folder: Path) -> dict:
     return load_file(folder / "adapter_model.safetensors")
 
 
-def losses(folder: Path) -> list[float]:
-    history = json.loads((folder / "history.json").read_text())
-    return [entry["eval_loss"] for entry in history if "eval_loss" in entry]
-
-
 @pytest.mark.parametrize("quantization", ["null", '"nf4"'])
 def test_a_recipe_gives_an_adapter_that_the_component_takes(corpus: Path, tiny_base: Path, quantization: str):
     folder = finetune(*recipe_of(corpus, tiny_base, quantization), corpus / "adapter")
-    assert min(losses(folder)[1:]) < losses(folder)[0]
     meta = json.loads((folder / "meta.json").read_text())
+    assert meta["kept"]["devel_f1"] >= 0.8
     assert meta["labels"] == {"DISEASE": "disease"}
     assert meta["generates_text"] is False
     assert set(meta["thresholds"]) == {"DISEASE"}

@@ -161,6 +161,8 @@ def _asked(
             request, _ = waiting.popleft()
             yield keep(request, answer)
         yield from ready()
+        if waiting:  # else those that follow would get each other's answers
+            raise ValueError(Errors.E207)
     except Exception as error:
         if taken:
             raise
