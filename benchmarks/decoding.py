@@ -165,7 +165,7 @@ def marked(model: Llama, settings: argparse.Namespace, samples: int | None) -> C
 
 def token_by_token(model: Llama) -> Callable[[Sequence[Request]], list[Readings]]:
     """The oracle, with the model that marked decoding uses."""
-    encoder, engine = model.load()
+    encoder, engine, *_ = model.load()
 
     def run(requests: Sequence[Request]) -> list[Readings]:
         grammars = [Grammar(request, SINGLE, encoder.piece) for request in requests]
@@ -278,7 +278,7 @@ def elected(peer: Peer, threshold: float) -> tuple[list[set[TokenSpan]], int]:
 
 def differing(model: Llama, requests: Sequence[Request], ours: list, theirs: list) -> tuple[int, float]:
     """How many greedy readings differ from the oracle's, and the largest gap between the two choices in nats."""
-    encoder, engine = model.load()
+    encoder, engine, *_ = model.load()
     n, largest = 0, 0.0
     for request, votes, ((*expected,),) in zip(requests, ours, theirs, strict=True):
         found = sorted(votes.spans)

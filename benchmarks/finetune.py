@@ -11,8 +11,9 @@ ours   an adapter on all linear layers, r = 16, the decision-only loss, 8-bit Ad
 plain  `prepare_model_for_kbit_training`, an adapter on q, k, v and o, r = 64, dropout 0.1, the loss on the whole
        text from logits over the whole vocabulary, AdamW of torch
 
-Memory is what the process needs, weights included, beyond its libraries: of a GPU the most that was allocated, of a
-CPU (Linux) the most that was resident. The prediction is that of `finetune --dry-run`, for ours.
+Memory is what the process needs, weights included, beyond its libraries: of a GPU the most that was allocated, of
+a CPU (Linux) the most that was resident, which also holds what allocators keep. The prediction is that of
+`finetune --dry-run`, for ours. Ratios are plain to ours.
 """
 
 import argparse
@@ -86,15 +87,17 @@ def random_base(shape: Shape, device: str) -> Any:
             if parameter.is_meta:
                 setattr(module, name, nn.Parameter(filled(parameter), requires_grad=False))
     model.tie_weights()
-    model.model.rotary_emb = LlamaRotaryEmbedding(config, device=device)
+    model.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)
     model.is_loaded_in_4bit = True
     return model.requires_grad_(False)
 
 
 def recipe_of(length: int, batch: int) -> Recipe:
     """Give our recipe with batches of one size."""
-    tokens = {"training.max_tokens": length, "training.batch_tokens": length * batch}
-    return read_recipe(RECIPE, tokens)[0]
+    settings: dict[str, Any] = {"training.max_tokens": length, "training.batch_tokens": length * batch}
+    if not torch.cuda.is_available():
+        settings["training.optimizer"] = "adamw_torch"
+    return read_recipe(RECIPE, settings)[0]
 
 
 def ours(base: Any, recipe: Recipe, device: str) -> tuple[Any, torch.optim.Optimizer]:

@@ -128,7 +128,7 @@ def main() -> None:
     requests, gold = read_data(settings)
     model = {"model": settings.model, "tokenizer": settings.tokenizer, "api_key_env": settings.api_key_env}
     served = VLLM(settings.url, **model, timeout=600.0)
-    encoder, engine = served.load()
+    encoder, engine, *_ = served.load()
     key = os.environ.get(settings.api_key_env)
     server = Server(engine.url, str(engine.model), key)
     writer = Server(settings.text_url.rstrip("/") if settings.text_url else engine.url, str(engine.model), key)

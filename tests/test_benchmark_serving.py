@@ -33,7 +33,7 @@ def test_differences_are_named(benchmark) -> None:
 
 
 def test_a_run(benchmark, tiny, tiny_base: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     out = tmp_path / "out.json"
     with serving(engine.model, encoder, str(tiny_base)) as served:
         settings = ["--url", served.url, "--local", str(tiny_base), "--limit", "3", "--timed", "2"]

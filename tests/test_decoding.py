@@ -51,13 +51,13 @@ def jobs_of(encoder: Any, voting: Voting, texts: Sequence[str] = tuple(TEXTS.val
 
 
 def oracle(model: Any, job: Job) -> tuple[TokenSpan, ...]:
-    encoder, engine = model.load()
+    encoder, engine, *_ = model.load()
     return generate(engine.model, job.grammar, job.prompt, encoder.end_of_turn)
 
 
 def reads_as_the_oracle(model: Any, text: str, labels: tuple, scheme: MarkingScheme = SINGLE) -> int:
     """Compare one greedy reading. Gives its number of mentions."""
-    encoder, engine = model.load()
+    encoder, engine, *_ = model.load()
     job = make_job(encoder, Request(sentence(text), labels), GREEDY, scheme)
     (votes,) = decode([job], engine, 1.0, 8192)
     expected = oracle(model, job)
@@ -105,7 +105,7 @@ def test_the_greedy_reading_of_the_real_model_in_a_long_text(real) -> None:
 @pytest.mark.slow
 def test_the_real_model_in_batches(real) -> None:
     """What is compared above one by one, together: in float32 every reading stays the same."""
-    encoder, engine = real.load()
+    encoder, engine, *_ = real.load()
     alone = [next(decode([job], engine, 1.0, 8192)) for job in jobs_of(encoder, GREEDY)]
     assert list(decode(jobs_of(encoder, GREEDY), engine, 1.0, 512)) == alone
     assert any(votes.spans for votes in alone)
@@ -160,7 +160,7 @@ CASES = [
 
 @pytest.mark.parametrize(("text", "labels", "scheme", "temperature"), CASES)
 def test_exact_votes(tiny, text: str, labels: tuple, scheme: MarkingScheme, temperature: float) -> None:
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     job = make_job(encoder, Request(sentence(text), labels), Voting(min_mass=0.0), scheme)
     recorder = Recorder(engine)
     (votes,) = decode([job], recorder, temperature, 4096)
@@ -173,7 +173,7 @@ def test_exact_votes(tiny, text: str, labels: tuple, scheme: MarkingScheme, temp
 
 def test_exact_votes_that_leave_out_branches(tiny) -> None:
     """They are renormalised by what was explored, and the rest is reported."""
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     request = Request(sentence("ATM and p53 fell"), GENE)
     (whole,) = decode([make_job(encoder, request, Voting(min_mass=0.0))], engine, 1.0, 4096)
     (part,) = decode([make_job(encoder, request, Voting(min_mass=0.1))], engine, 1.0, 4096)
@@ -185,7 +185,7 @@ def test_exact_votes_that_leave_out_branches(tiny) -> None:
 
 
 def test_samples_agree_with_exact_votes(tiny) -> None:
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     request, k = Request(sentence("ATM and p53 fell"), GENE), 500
     (exact,) = decode([make_job(encoder, request, Voting(min_mass=0.0))], engine, 1.0, 4096)
     (drawn,) = decode([make_job(encoder, request, Voting(samples=k))], engine, 1.0, 4096)
@@ -199,7 +199,7 @@ def test_samples_agree_with_exact_votes(tiny) -> None:
 def test_samples_are_drawn_as_the_oracle_draws_them(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole readings of k samples that share passes, against k runs token by token: Pearson's chi-square test of
     two samples at the level of one in a thousand, readings seen less than 16 times pooled."""
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     k, ours = 600, Counter()
     add = decoding._Result.add
 
@@ -228,7 +228,7 @@ def test_samples_are_drawn_as_the_oracle_draws_them(tiny, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("voting", [GREEDY, Voting(samples=5), EXACT], ids=["greedy", "samples", "exact"])
 @pytest.mark.parametrize("max_batch_tokens", [160, 700, 4096])
 def test_a_batch_gives_the_same_as_one_by_one(tiny, voting: Voting, max_batch_tokens: int) -> None:
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     alone = [votes for job in jobs_of(encoder, voting) for votes in decode([job], engine, 1.0, 4096)]
     recorder = Recorder(engine)
     together = list(decode(jobs_of(encoder, voting), recorder, 1.0, max_batch_tokens))
@@ -241,7 +241,7 @@ def test_a_batch_gives_the_same_as_one_by_one(tiny, voting: Voting, max_batch_to
 
 
 def test_the_order_of_jobs_changes_only_the_order_of_votes(tiny) -> None:
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     texts = [TEXTS["plain"], TEXTS["markers"], TEXTS["one token"]]
     by_text = {text: list(decode(jobs_of(encoder, GREEDY, [text]), engine, 1.0, 4096)) for text in texts}
     assert len(set(map(str, by_text.values()))) == 3
@@ -253,7 +253,7 @@ def test_the_order_of_jobs_changes_only_the_order_of_votes(tiny) -> None:
 @pytest.mark.parametrize("voting", [GREEDY, Voting(samples=5), EXACT], ids=["greedy", "samples", "exact"])
 @pytest.mark.parametrize("scheme", [SINGLE, TYPED], ids=["single", "typed"])
 def test_every_reading_without_its_markers_is_its_sentence(tiny, voting: Voting, scheme: MarkingScheme) -> None:
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     labels = DISEASE if scheme is SINGLE else (*DISEASE, *GENE)
     jobs = [make_job(encoder, Request(sentence(text), labels), voting, scheme) for text in TEXTS.values()]
     recorder = Recorder(engine)
@@ -284,7 +284,7 @@ def check_reading(encoder: Any, grammar: Grammar, scheme: MarkingScheme, ids: tu
 
 
 def test_the_beginning_that_prompts_share_is_read_once(tiny) -> None:
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     jobs = jobs_of(encoder, EXACT, [TEXTS["plain"], TEXTS["Greek"]])
     recorder = Recorder(engine)
     together = list(decode(jobs, recorder, 1.0, 4096))
@@ -300,7 +300,7 @@ def test_the_beginning_that_prompts_share_is_read_once(tiny) -> None:
 
 def test_prompts_that_are_all_shared(tiny) -> None:
     """A prompt may have nothing of its own; then there is nothing to go on from after a shared pass."""
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     grammar = Grammar(Request(sentence("ATM fell"), GENE), SINGLE, encoder.piece)
     job = Job(PromptIds((), (5, 6, 7), ()), grammar, Exact(0.0))
     (alone,) = decode([job], engine, 1.0, 4096)
@@ -311,7 +311,7 @@ def test_prompts_that_are_all_shared(tiny) -> None:
 
 def test_jobs_are_a_stream(tiny) -> None:
     """Of endless jobs only some are taken ahead, also where all of them are the same sentence."""
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     taken = 0
 
     def endless(texts: Sequence[str]) -> Iterator[Job]:
@@ -330,7 +330,7 @@ def test_jobs_are_a_stream(tiny) -> None:
 @pytest.mark.parametrize("voting", [GREEDY, EXACT], ids=["greedy", "exact"])
 def test_passes_are_two_and_one_for_each_mention(real, voting: Voting) -> None:
     """Where the model is sure: the copy, the first mention, and then what closes one opens the next."""
-    encoder, engine = real.load()
+    encoder, engine, *_ = real.load()
     text = "Mutations of the ATM gene cause ataxia and diabetes, not ataxia telangiectasia."
     job = make_job(encoder, Request(sentence(text), DISEASE), voting)
     recorder = Recorder(engine)
@@ -340,7 +340,7 @@ def test_passes_are_two_and_one_for_each_mention(real, voting: Voting) -> None:
 
 
 def test_a_gpu_without_memory_halves_its_batches(tiny, caplog: pytest.LogCaptureFixture) -> None:
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     recorder, limit = Recorder(engine), 300
 
     def score(rows: list) -> Any:
@@ -369,7 +369,7 @@ def test_a_gpu_without_memory_halves_its_batches(tiny, caplog: pytest.LogCapture
 
 def test_what_all_prompts_begin_with_is_read_once(tiny) -> None:
     """Once for each label, as long as the model is loaded; and nothing changes by it."""
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     requests = [
         Request(sentence(text), labels) for text in ("ATM fell", "No ataxia.") for labels in (DISEASE, GENE)
     ]
@@ -394,7 +394,7 @@ def test_what_all_prompts_begin_with_is_read_once(tiny) -> None:
 
 
 def test_first_results_come_before_all_jobs_are_taken(tiny) -> None:
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     recorder, jobs = Recorder(engine), jobs_of(encoder, GREEDY, ["ATM fell"] * 300)
     next(decode(jobs, recorder, 1.0, 1024))
     assert len(recorder.read) < len(jobs)

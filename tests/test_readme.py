@@ -21,8 +21,13 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf8"), flags=re.DOTALL | re.MULTILINE)
 
 
+def joined(block: str) -> str:
+    """Lines that go on after a backslash as one."""
+    return re.sub(r"\\\n\s*", "", block)
+
+
 def shell_lines() -> list[str]:
-    found = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    found = [line for page in PAGES for block in blocks(page, "sh") for line in joined(block).splitlines()]
     return [line.partition("  #")[0].strip() for line in found]
 
 

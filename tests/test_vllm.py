@@ -43,7 +43,7 @@ GREEDY, SAMPLES, EXACT = Voting(samples=1), Voting(samples=5), Voting()
 def served(tiny, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVLLM]:
     monkeypatch.setattr(server, "FIRST_DELAY", 0.01)
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     with serving(engine.model, encoder, str(tiny_base)) as running:
         yield running
 
@@ -192,7 +192,7 @@ def test_a_server_that_goes_away_ends_the_run(tiny, tiny_base: Path, monkeypatch
     """What is done is out, what was under way is reported; the rest of a long stream is not tried in vain."""
     monkeypatch.setattr(server, "FIRST_DELAY", 0.01)
     nlp, failed, done = spacy.blank("en"), [], []
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     with serving(engine.model, encoder, str(tiny_base)) as served:
         model = VLLM(served.url, retries=1)
         ner = component(model)
@@ -377,7 +377,7 @@ def test_a_real_server(real, tmp_path: Path) -> None:
     python = os.environ.get("NERLLAMA_VLLM_PYTHON")
     if not python:
         pytest.skip("NERLLAMA_VLLM_PYTHON does not name the Python of an environment with vLLM")
-    encoder, engine = real.load()
+    encoder, engine, *_ = real.load()
     engine.model.save_pretrained(tmp_path / "model")
     encoder.tokenizer.save_pretrained(tmp_path / "model")
     with socket.socket() as free:

@@ -104,7 +104,7 @@ def test_what_windows_left_unexplored(encoder) -> None:
 
 def test_a_model_reads_in_windows(tiny: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the model, with the least memory that the component allows; each window reads as a sentence."""
-    encoder, engine = tiny.load()
+    encoder, engine, *_ = tiny.load()
     recorder = Recorder(engine)
     requests = [Request(sentence(WORDS), labels) for labels in (DISEASE, GENE)]
     with monkeypatch.context() as patch:
