@@ -302,6 +302,7 @@ def test_a_lone_adapter_is_merged_and_makes_way(own_base: Path, tiny_adapter: Pa
     alone = votes(first)
     assert merged(first)
     second = tiny_llama(own_base, adapter=str(second_adapter))
+    _ = second.adapter
     assert merged(first), "nothing has changed before the second is used"
     votes(second)
     assert not merged(second)
@@ -313,6 +314,17 @@ def test_a_lone_adapter_is_merged_and_makes_way(own_base: Path, tiny_adapter: Pa
     first.unload()
     votes(first)
     assert merged(first), "alone again"
+
+
+def test_models_with_the_same_adapter_share_it_merged(own_base: Path, tiny_adapter: Path) -> None:
+    """As a pipeline does that is loaded twice, or copied: the votes are the very same."""
+    first = tiny_llama(own_base, adapter=str(tiny_adapter))
+    expected = votes(first)
+    for second in (copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        assert votes(second) == votes(first) == expected
+        assert merged(first)
+        assert merged(second)
+        assert storages(first) == storages(second)
 
 
 def test_other_settings_are_another_base(own_base: Path, tiny_adapter: Path) -> None:

@@ -20,8 +20,6 @@ from .adapter import Adapter
 from .tasks import MarksTasks
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from .engine import Engine
     from .tokens import TextEncoder
 
@@ -29,42 +27,57 @@ BUNDLED_ADAPTER = "smollm2-135m"
 
 
 class _Base:
-    """A base in memory, whose weights nobody changes, for all models that name it."""
+    """A base in memory, with a tokenizer. Models share its weights, each with layers of its own.
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    settings: What to load, as `load_base` takes it.
+    merge: An adapter to merge into the weights, where those are not quantised. None: none.
+    alone: Whether a single model reads it, and does not train: only then may quantised weights be packed.
+    """
+
+    def __init__(self, settings: dict[str, Any], merge: Adapter | None, alone: bool) -> None:
+        from .engine import Engine
         from .loading import keep_unpacked, load_base
         from .tokens import TextEncoder
 
+        self.merge = merge
         self.model, tokenizer = load_base(**settings)
-        keep_unpacked(self.model, fitting=True)  # packed weights are other weights
         self.encoder = TextEncoder(tokenizer)
+        self.merged = bool(merge) and getattr(self.model.config, "quantization_config", None) is None
+        if merge and self.merged:
+            model: Any = merge.put_on(self.model, self.encoder)
+            Engine(model)  # it refuses an adapter of the output head, which merging would hide
+            self.model = model.merge_and_unload()
+        if not alone or settings["quantization"] is None:
+            keep_unpacked(self.model, fitting=True)  # packed weights are other weights
 
 
 class _Loaded(NamedTuple):
     """A model that reads.
 
-    base: The base whose weights it shares. None: it has weights of its own, perhaps with the adapter merged.
+    base: The base whose weights it shares.
+    own: Whether only models with the same adapter read that base, so that its weights need not be the base's own.
     trainable: Whether its adapter can be trained.
     """
 
     encoder: "TextEncoder"
     engine: "Engine"
-    base: _Base | None
+    base: _Base
+    own: bool
     trainable: bool
 
 
 _models: "weakref.WeakSet[Llama]" = weakref.WeakSet()
-_bases: "weakref.WeakValueDictionary[tuple[str, ...], _Base]" = weakref.WeakValueDictionary()
+_bases: "weakref.WeakValueDictionary[tuple[tuple[str, ...], bool], _Base]" = weakref.WeakValueDictionary()
 _lock = threading.RLock()  # for all models: they look at one another when they load
 
 
 class Llama(MarksTasks):
     """A local model.
 
-    Models on the same base (name, quantisation, dtype and device) share its weights, each with its own adapter. A
-    model that is alone on its base has it for itself: its adapter is merged, unless the base is quantised, which
-    saves two small products for each large one. It makes way when another model on this base loads, and loads
-    again, sharing, when it is next used.
+    Models on the same base (name, quantisation, dtype and device) share its weights in memory, each with its own
+    adapter. While all of them have the same adapter, as a lone model has, it is merged into the weights, unless
+    those are quantised: that saves two small products for each large one. They make way when a model with another
+    adapter loads, and load again, not merged, when they are next used.
 
     name: The base: a folder, a hub name or a `.gguf` file. None: the bundled base.
     adapter: The folder or hub name of an adapter. None: the bundled adapter on the bundled base, else none.
@@ -165,30 +178,34 @@ class Llama(MarksTasks):
 
     def _load(self, trainable: bool) -> _Loaded:
         from .engine import Engine
-        from .loading import base_key, load_base, share_weights
-        from .tokens import TextEncoder
+        from .loading import base_key, share_weights
 
         adapter, key = self.adapter, base_key(**self._base)
         self._loaded = None  # what it was loaded as before
         gc.collect()  # a pipeline that was thrown away is not another model
         others = [other for other in _models if other is not self and base_key(**other._base) == key]
-        for other in others:
-            if other._loaded is not None and other._loaded.base is None:
-                other._loaded = None  # it makes way
-        shared = None
-        if others or trainable:
-            shared = _bases.get(key)
-            if shared is None:
-                shared = _bases[key] = _Base(self._base)
-            base, encoder = share_weights(shared.model), shared.encoder
-        else:
-            base, tokenizer = load_base(**self._base)
-            encoder = TextEncoder(tokenizer)
-        model: Any = adapter.put_on(base, encoder, trainable) if adapter else base
-        engine = Engine(model)  # it refuses an adapter of the output head, which merging would hide
-        if adapter and not shared and getattr(base.config, "quantization_config", None) is None:
-            engine = Engine(model.merge_and_unload())
-        return _Loaded(encoder, engine, shared, trainable)
+        alike = self._base["quantization"] is None and all(other._reads(adapter) for other in others)
+        own = not trainable and (alike or not others)
+        if not own:
+            for other in others:
+                if other._loaded is not None and other._loaded.own:
+                    other._loaded = None  # it makes way
+        base, merge = _bases.get((key, own)), adapter if own else None
+        if base is None or base.merge != merge:  # perhaps one of before, that is still in use somewhere
+            base = _bases[key, own] = _Base(self._base, merge, own and not others)
+        model: Any = share_weights(base.model)
+        if adapter and not base.merged:
+            model = adapter.put_on(model, base.encoder, trainable)
+        return _Loaded(base.encoder, Engine(model), base, own, trainable)
+
+    def _reads(self, adapter: Adapter | None) -> bool:
+        """Whether this is known to be the adapter, and it is not trained."""
+        try:
+            _ = self.meta  # its files are read, if they are on this machine
+        except (OSError, ValueError):
+            return False
+        fixed = self._loaded is None or not self._loaded.trainable
+        return self._read and self._trained is None and fixed and self._adapter == adapter
 
     def new_adapter(self, lora: dict[str, Any]) -> None:
         """Give the model a new adapter, which does nothing until it is trained. The base is loaded for it.
@@ -203,8 +220,7 @@ class Llama(MarksTasks):
         with _lock:
             self.set_adapter(None)
             loaded = self.load(trainable=True)
-            assert loaded.base is not None
-            base: PreTrainedModel = share_weights(loaded.base.model)
+            base = share_weights(loaded.base.model)
             config = LoraConfig(**lora, task_type="CAUSAL_LM")
             name = self._base["name"] or BUNDLED.name
             meta = {"base": {"name": name, **base_facts(base.config, loaded.encoder)}}
