@@ -37,28 +37,14 @@ from spacy_nerllama.finetune.recipe import Recipe, read_recipe
 from spacy_nerllama.finetune.sequences import doc_examples
 from spacy_nerllama.finetune.thresholds import Example
 from spacy_nerllama.finetune.train import Batch, _batches, _docs, _sequences, _with_adapter
-from spacy_nerllama.models import Llama
 from spacy_nerllama.models.engine import Engine
-from spacy_nerllama.models.llama import _Loaded
 from spacy_nerllama.models.loading import load_base
+from spacy_nerllama.models.marked import mark_requests
 from spacy_nerllama.models.tokens import TextEncoder
 from spacy_nerllama.voting import Voting, elect
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)  # the decision loss first: its time is the others' limit
 HALVES = 2
-
-
-class InTraining(Llama):
-    """The model that is being trained, as one to decode with."""
-
-    def __init__(self, model: Any, encoder: TextEncoder) -> None:
-        super().__init__()
-        self._now = _Loaded(encoder, Engine(model))
-
-    def load(self) -> _Loaded:
-        """Give the model as it is now; what it has read before its last steps is forgotten."""
-        self._now.engine.prefix.cache_clear()
-        return self._now
 
 
 def devel_examples(recipe: Recipe, limit: int) -> list[Example]:
@@ -68,9 +54,13 @@ def devel_examples(recipe: Recipe, limit: int) -> list[Example]:
     return examples[:limit]
 
 
-def evaluate(model: InTraining, recipe: Recipe, examples: Sequence[Example]) -> dict[str, float]:
-    """Score the devel requests."""
-    votes = model.vote((request for request, _ in examples), recipe.prompt, Voting(), 4096)
+def evaluate(
+    engine: Engine, encoder: TextEncoder, recipe: Recipe, examples: Sequence[Example]
+) -> dict[str, float]:
+    """Score the devel requests with the weights as they are."""
+    engine.prefix.cache_clear()  # it was read with other weights
+    requests = (request for request, _ in examples)
+    votes = mark_requests(requests, recipe.prompt, Voting(), 4096, encoder, engine)
     answers = [(vote.spans, gold) for vote, (_, gold) in zip(votes, examples, strict=True)]
     judged = [(vote, span in gold) for spans, gold in answers for span, vote in spans.items()]
     halves = [answers[half::HALVES] for half in range(HALVES)]
@@ -134,7 +124,7 @@ def train(path: Path, overrides: dict[str, Any], loss: Loss, seed: int, tokens: 
     batches = _batches(_sequences(recipe, encoder, "train"), training)
     model = _with_adapter(base, recipe)
     use_loss(base, training.response_weight)
-    decoder = InTraining(model, encoder)
+    engine = Engine(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
     steps = max(1, training.warmup * tokens / training.batch_tokens)
@@ -144,7 +134,7 @@ def train(path: Path, overrides: dict[str, Any], loss: Loss, seed: int, tokens: 
 
     def scores() -> dict[str, float]:
         model.eval()
-        return {"tokens": seen, "seconds": meter.seconds, **evaluate(decoder, recipe, examples)}
+        return {"tokens": seen, "seconds": meter.seconds, **evaluate(engine, encoder, recipe, examples)}
 
     with tqdm(total=tokens, desc=f"{loss}, seed {seed}", unit="token") as progress:
         for batch in in_turn(batches, seed):
