@@ -428,7 +428,7 @@ def test_an_interrupt_ends_it_at_once(fault: str) -> None:
             _, printed = process.communicate(timeout=30)
         finally:
             process.kill()
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15
         assert "\nKeyboardInterrupt\n" in printed
         assert "destroyed" not in printed, "all tasks were cancelled"
         assert process.returncode != 0

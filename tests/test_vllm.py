@@ -254,8 +254,8 @@ def test_an_interrupt_does_not_hang(served: FakeVLLM) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         start = time.monotonic()
-        _, errors = process.communicate(timeout=15)
-        assert time.monotonic() - start < 5.0
+        _, errors = process.communicate(timeout=60)
+        assert time.monotonic() - start < 15, "the answers would have taken 20 seconds"
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert process.returncode in (-signal.SIGINT, 130)
 
