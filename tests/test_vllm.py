@@ -4,6 +4,8 @@ The server is ours (vllm_server.py), its answers those of the plain tiny model. 
 Python of an environment with vLLM, a real one is tried too.
 """
 
+import base64
+import io
 import os
 import pickle
 import signal
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import spacy
 from recorder import DISEASE, GENE, sentence
@@ -328,10 +331,37 @@ def test_a_server_that_is_no_vllm_of_this_year(served: FakeVLLM) -> None:
         VLLM(served.url).warm_up()
 
 
-@pytest.mark.parametrize("text", ["AAAA", "k05VTVBZ", 7])
+def encoded(*scores: float) -> str:
+    """What the server would send of one decision."""
+    file = io.BytesIO()
+    np.save(file, np.array([scores], np.float32))
+    return base64.b64encode(file.getvalue()).decode()
+
+
+INF = float("inf")
+RUBBISH = [
+    "AAAA",
+    "k05VTVBZ",
+    7,
+    "UEsDBA==",
+    encoded(0),
+    encoded(0, float("nan")),
+    encoded(0, INF),
+    encoded(-INF, -INF),
+]
+
+
+@pytest.mark.parametrize("text", [*RUBBISH, encoded(-INF, -INF)])
 def test_an_answer_that_is_not_understood(served: FakeVLLM, monkeypatch: pytest.MonkeyPatch, text: Any) -> None:
     monkeypatch.setattr(served, "generate", lambda body: {"prompt_token_id_logprobs": text})
     with pytest.raises(ValueError, match=r"^\[NL188\] "):
+        VLLM(served.url).warm_up()
+
+
+@pytest.mark.parametrize("models", [None, 7, ["tiny"], [{"id": ["tiny"], "parent": {}}]])
+def test_a_list_of_models_that_is_not_understood(served: FakeVLLM, models: Any) -> None:
+    served.cards = models
+    with pytest.raises(ValueError, match=r"^\[NL18[348]\] "):
         VLLM(served.url).warm_up()
 
 

@@ -96,13 +96,16 @@ class Server:
             answer = self._wait(self._request("GET", "/v1/models", retries=0))
         except ConnectionError as error:
             raise ConnectionError(Errors.E180.format(url=self.url, reason=error.__cause__)) from error
-        cards = {card["id"]: card for card in answer.get("data") or [] if isinstance(card, dict) and "id" in card}
+        data = answer.get("data")
+        if not isinstance(data, list) or not all(isinstance(card, dict) for card in data):
+            raise ValueError(Errors.E188.format(url=self.url, reason="no list of models"))
+        cards = {str(card.get("id")): card for card in data}
         if self.model is None and sum(card.get("parent") is None for card in cards.values()) == 1:
             self.model = next(name for name, card in cards.items() if card.get("parent") is None)
         if self.model not in cards:
             raise ValueError(Errors.E183.format(url=self.url, model=self.model, served=", ".join(cards)))
         card = cards[self.model]
-        base = cards.get(card.get("parent"), card)  # a LoRA module does not tell these
+        base = cards.get(str(card.get("parent")), card)  # a LoRA module does not tell these
         if not isinstance(base.get("max_model_len"), int):
             raise ValueError(Errors.E184.format(url=self.url, reason="it does not tell its max_model_len"))
         self.root = str(base.get("root"))
@@ -165,19 +168,20 @@ class Server:
             }
             answer = await self._request("POST", GENERATE, body)
             if (scores := answer.get("prompt_token_id_logprobs")) is not None:
-                return self._array(scores, (len(wanted), max(map(len, wanted))))[[i - first for i, _ in row.asks]]
+                return self._array(scores, (len(wanted), max(map(len, wanted))), [i - first for i, _ in row.asks])
             # It has read this very row before, and has given what it knows of it from its cache: no scores.
         raise ValueError(Errors.E184.format(url=self.url, reason="it gives no prompt_token_id_logprobs"))
 
-    def _array(self, text: str, shape: tuple[int, int]) -> Scored:
+    def _array(self, text: str, shape: tuple[int, int], asked: list[int]) -> Scored:
+        """Read the rows that were asked for out of an array, in each of which something is possible."""
         try:
-            array = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
-        except (binascii.Error, ValueError, TypeError, EOFError) as error:
+            array = np.lib.format.read_array(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
+        except (binascii.Error, ValueError, TypeError, MemoryError) as error:
             raise ValueError(Errors.E188.format(url=self.url, reason=error)) from error
-        if array.shape != shape or array.dtype.kind != "f" or np.isnan(array).any():
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array[asked].max(axis=1)).all():
             reason = f"scores of the shape {array.shape} and type {array.dtype} for {shape}, or not numbers"
             raise ValueError(Errors.E188.format(url=self.url, reason=reason))
-        return cast(Scored, array)
+        return cast(Scored, array[asked])
 
     async def _request(
         self, method: str, path: str, body: Any = None, retries: int | None = None
