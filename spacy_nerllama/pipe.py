@@ -328,7 +328,7 @@ class NerLlama(Pipe):
         RAISES (ModelUnavailableError): A server answers no more; the docs before are out.
         """
         ask = self.asks()
-        handler = self.get_error_handler()
+        handler: Callable[..., None] = self.get_error_handler()
 
         def report(doc: Doc, error: Exception) -> None:
             handler(self.name, self, [doc], error)
