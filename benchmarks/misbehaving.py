@@ -17,7 +17,7 @@ import psutil
 import spacy
 from tqdm import tqdm
 
-from spacy_nerllama.models import openai
+from spacy_nerllama.models import retries as policy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from misbehaving import FAULTS, Server
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--share", type=float, default=0.02, help="of requests that meet each fault")
     settings = parser.parse_args()
-    openai.LONGEST_WAIT = 2.0
+    policy.LONGEST_WAIT = 2.0
     texts = [f"The ataxia{i} gene fell." for i in range(settings.requests)]
     faults = {name: settings.share for name in FAULTS if name not in (*ENDING, "400")}
     lasting = {text: name for i, name in enumerate(FAULTS) if name not in ENDING for text in texts[37 + i :: 1500]}

@@ -55,7 +55,7 @@ class Annotator:
         return {
             "id": [Path(path).stem for path in batch["path"]],
             "text": texts,
-            "spans": [[_span(ent) for ent in doc.ents] for doc in docs],
+            "spans": [[_span(ent) for ent in doc.ents if id(doc) not in self.errors] for doc in docs],
             "error": [self.errors.get(id(doc)) for doc in docs],
         }
 

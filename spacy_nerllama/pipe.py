@@ -316,8 +316,8 @@ class NerLlama(Pipe):
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
         """Annotate docs as a stream; sentences of many docs share batches.
 
-        A doc that fails is given to the error handler; if that does not raise, the doc comes out in its place,
-        not annotated.
+        A doc one of whose sentences fails is given to the error handler; if that does not raise, the doc is logged
+        by the beginning of its text, and comes out in its place, not annotated.
 
         stream (Iterable[Doc]): The docs. If it fails, its error is raised once the docs before it are out.
         batch_size (int): Not used: what is read at once is measured in tokens (`max_batch_tokens`).
@@ -328,13 +328,18 @@ class NerLlama(Pipe):
         RAISES (ModelUnavailableError): A server answers no more; the docs before are out.
         """
         ask = self.asks()
-        handler = self.get_error_handler()
+        handler: Callable[..., None] = self.get_error_handler()
+
+        def report(doc: Doc, error: Exception) -> None:
+            handler(self.name, self, [doc], error)
+            logger.warning("%s: a doc is not annotated: %r: %s", self.name, doc.text[:60], error)
+
         yield from annotate(
             stream,
             ask=ask,
             vote=self._vote,
             write=lambda doc, votes: self.set_annotations([doc], [votes]),
-            report=lambda doc, error: handler(self.name, self, [doc], error),
+            report=report,
         )
 
     def asks(self) -> Ask:

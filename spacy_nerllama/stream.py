@@ -56,12 +56,15 @@ def _outcomes(source: "_Source", ask: Ask, vote: Vote, write: Write) -> Iterator
             if not waiting:
                 raise
         for entry in waiting:
+            alone: deque[_Waiting] = deque()
             error: Exception | None
             try:
-                [(_, error)] = _in_batches([entry.doc], deque(), ask, vote, write)
+                [(_, error)] = _in_batches([entry.doc], alone, ask, vote, write)
             except ModelUnavailableError:
                 raise
             except Exception as raised:
+                if not alone:
+                    raise
                 error = raised
             yield entry.doc, error
 

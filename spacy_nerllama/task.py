@@ -1,6 +1,7 @@
 """The task `nerllama.NER.v1` of spacy-llm's component `llm`: our prompts, alignment and votes, its models."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 # spacy-llm reads these annotations, and knows no other iterables and tuples than typing's.
@@ -16,11 +17,11 @@ from spacy.vocab import Vocab
 from .errors import Errors
 from .models.spacyllm import as_responses
 from .models.tasks import TaskPrompt
-from .models.texts import TextModel
+from .models.texts import TextModel, count_votes
 from .pipe import NerLlama
-from .prompts import InstructPrompt, Prompt
+from .prompts import InstructPrompt, Prompt, scheme_of
 from .requests import Request, Sentence
-from .voting import Votes, Voting
+from .voting import Votes, Voting, shift
 
 _TEXT = Sentence(("{text}",), (False,))
 
@@ -47,10 +48,9 @@ class NerTask:
         overwrite_ents: bool = True,
         scorer: Callable[[Iterable[Example]], dict[str, Any]] | None = None,
     ) -> None:
-        self._given = _Given()
         self._ner = NerLlama(
             Vocab(),
-            self._given,
+            TextModel(),  # it is spacy-llm that asks a model
             labels=labels,
             prompt=prompt or InstructPrompt(),
             voting=voting or Voting(),
@@ -116,9 +116,16 @@ class NerTask:
         RETURNS: The docs, which are changed in place.
         RAISES: ValueError if there is not one response to each prompt.
         """
+        ner, ask = self._ner, self._ner.asks()
         for (doc,), given in zip(shards, responses, strict=False):
-            self._given.responses = list(given)
-            yield self._ner(doc)
+            starts, requests = [], []
+            for start, request in ask(doc):
+                starts.append(start)
+                requests.append(request)
+            votes = _votes(requests, list(given), ner.prompt, ner.voting)
+            shifted = (shift(each.spans, start) for start, each in zip(starts, votes, strict=True))
+            ner.set_annotations([doc], [dict(chain.from_iterable(shifted))])
+            yield doc
 
     def scorer(self, examples: Iterable[Example]) -> dict[str, Any]:
         """Score predictions."""
@@ -143,27 +150,17 @@ class NerTask:
         return self
 
 
-class _Given(TextModel):
-    """A model in the place of the one that spacy-llm has asked already: it answers for the next doc."""
+def _votes(requests: list[Request], given: list[Any], prompt: Prompt, voting: Voting) -> list[Votes]:
+    """Let the responses to a doc's requests vote; the votes of a model of ours stand as they are.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.responses: list[Any] = []
-
-    def vote(
-        self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
-    ) -> Iterator[Votes | Exception]:
-        """Give the votes of the next doc's requests."""
-        asked, copies = list(requests), voting.samples or 1
-        if not all(isinstance(votes, Votes) for votes in self.responses):
-            as_responses(self.responses, len(asked) * copies)
-            return super().vote(asked, prompt, voting, max_batch_tokens)
-        if len(self.responses) != len(asked) * copies:
-            raise ValueError(Errors.E205.format(given=len(self.responses), expected=len(asked) * copies))
-        return iter(self.responses[::copies])
-
-    def respond(self, prompts: Iterable[Any], voting: Voting) -> Iterator[list[str]]:
-        """Give the responses to each of the next doc's requests."""
-        copies = voting.samples or 1
-        for i, _ in enumerate(prompts):
-            yield self.responses[i * copies : (i + 1) * copies]
+    RAISES: ValueError if there is not one response for each prompt.
+    """
+    copies = voting.samples or 1
+    expected = len(requests) * copies
+    if all(isinstance(votes, Votes) for votes in given):
+        if len(given) != expected:
+            raise ValueError(Errors.E205.format(given=len(given), expected=expected))
+        return given[::copies]
+    texts, scheme = as_responses(given, expected), scheme_of(prompt)
+    drawn = (texts[i : i + copies] for i in range(0, expected, copies))
+    return [count_votes(request, each, scheme)[0] for request, each in zip(requests, drawn, strict=True)]

@@ -106,6 +106,12 @@ def test_each_request_is_asked_once_and_its_first_answer_stays(cache: Cache) -> 
     assert twice[0] == twice[1]
 
 
+def test_a_prompt_is_written_once_for_its_key(cache: Cache) -> None:
+    made = []
+    list(cache.through(Counting(), lambda request: made.append(request) or text_key(request), SINGLE)(REQUESTS))
+    assert made == REQUESTS
+
+
 def test_errors_are_not_kept(cache: Cache) -> None:
     error = ConnectionError("for good")
     assert through(cache, lambda requests: (error for _ in requests)) == [error] * len(REQUESTS)

@@ -102,6 +102,15 @@ def test_every_document_comes_out_and_those_that_failed_are_named(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_all_that_failed_are_named_however_many(pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.jsonl").write_text(
+        "".join(json.dumps({"id": f"d{i}", "text": "Fail"}) + "\n" for i in range(99))
+    )
+    code, printed = run(pipeline, tmp_path / "texts.jsonl", tmp_path / "out.jsonl")
+    assert (code, "99 documents could not be annotated" in printed) == (FAILED, True)
+    assert re.findall(r"\bd\d+\b", printed) == [f"d{i}" for i in range(99)]
+
+
 @pytest.mark.parametrize("stop_after", range(len(TEXTS)))
 def test_a_stopped_run_goes_on_where_it_stopped(
     pipeline: Path, texts: Path, tmp_path: Path, stop_after: int

@@ -7,6 +7,7 @@ votes are compared with plain forward passes over every reading there is.
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
 from itertools import islice, permutations
 from typing import Any
 
@@ -20,7 +21,7 @@ from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, t
 from spacy_nerllama.models import decoding
 from spacy_nerllama.models.decoding import Job, decode
 from spacy_nerllama.models.engine import Engine
-from spacy_nerllama.models.scoring import Footprint
+from spacy_nerllama.models.scoring import Footprint, Row
 from spacy_nerllama.models.tokens import PromptIds
 from spacy_nerllama.models.walks import Exact
 from spacy_nerllama.prompts import PaperPrompt
@@ -398,6 +399,40 @@ def test_first_results_come_before_all_jobs_are_taken(tiny) -> None:
     recorder, jobs = Recorder(engine), jobs_of(encoder, GREEDY, ["ATM fell"] * 300)
     next(decode(jobs, recorder, 1.0, 1024))
     assert len(recorder.read) < len(jobs)
+
+
+def test_a_job_that_is_long_in_coming_holds_up_a_bounded_number(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a server is asked for its row again and again, and answers the others."""
+    monkeypatch.setattr(decoding, "MOST_HELD", 100)
+    encoder, engine, *_ = tiny.load()
+    recorder, taken = Recorder(engine), 0
+    late: dict[Future[Any], Sequence[Row]] = {}
+
+    def submit(rows: Sequence[Row]) -> Future[Any]:
+        future: Future[Any] = Future()
+        if late:
+            future.set_result(recorder.score(rows))
+        else:
+            late[future] = rows
+        return future
+
+    def waited(futures: dict[Future[Any], Any], **settings: Any) -> Any:
+        if futures.keys() == late.keys():  # it comes when there is nothing else to wait for
+            ((future, rows),) = late.items()
+            future.set_result(recorder.score(rows))
+        return wait(futures, **settings)
+
+    def jobs() -> Iterator[Job]:
+        nonlocal taken
+        for job in jobs_of(encoder, GREEDY, ["ATM fell"] * 300):
+            taken += 1
+            yield job
+
+    recorder.at_once = 2
+    monkeypatch.setattr(recorder, "submit", submit)
+    monkeypatch.setattr(decoding, "wait", waited)
+    next(decode(jobs(), recorder, 1.0, 1024))
+    assert taken < 100 + 2 * 64, "a group of jobs is taken whole"
 
 
 def test_no_jobs(tiny) -> None:

@@ -43,3 +43,24 @@ def test_a_batch_of_files(example: ModuleType, tmp_path: Path) -> None:
     assert rows["spans"] == [[{"start": 0, "end": 6, "label": "DISEASE", "score": 0.5}], [], [], []]
     assert rows["error"][:3] == [None] * 3
     assert "E088" in rows["error"][3]
+
+
+def test_a_document_that_failed_has_no_spans(example: ModuleType, tmp_path: Path) -> None:
+    """Not even those of components before the one that failed, as with `annotate`."""
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "DISEASE", "pattern": "Ataxia"}])
+    model = {"@llm_models": "nerllama.Replay.v1", "path": str(tmp_path / "empty.jsonl")}
+    nlp.add_pipe("nerllama_ner", config={"labels": {"DISEASE": "disease"}, "model": model})
+    (tmp_path / "empty.jsonl").touch()
+    nlp.to_disk(tmp_path / "pipeline")
+    annotator = example.Annotator(str(tmp_path / "pipeline"))
+
+    def failing(requests, *settings):
+        yield from (RuntimeError("no answer") for _ in requests)
+
+    batch = {"path": np.array(["/texts/d0.txt"]), "bytes": np.array([b"Ataxia fell."], dtype=object)}
+    assert len(annotator(batch)["spans"][0]) == 1
+    annotator.nlp.get_pipe("nerllama_ner").model.vote = failing
+    rows = annotator(batch)
+    assert rows["error"] == ["nerllama_ner: no answer"]
+    assert rows["spans"] == [[]]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from recorder import DISEASE, GENE, sentence
+from safetensors.torch import load_file, save_file
 from spacy_llm.registry import registry
 
 from spacy_nerllama.models import Llama, loading
@@ -332,6 +333,19 @@ def test_other_settings_are_another_base(own_base: Path, tiny_adapter: Path) -> 
     same = Llama(f"{own_base}/../{own_base.name}", dtype="float32", device="cpu")
     assert storages(one) == storages(same)
     assert storages(one).keys().isdisjoint(storages(other))
+
+
+def test_a_base_whose_files_were_replaced_is_another(own_base: Path) -> None:
+    old = tiny_llama(own_base)
+    before, fingerprint = votes(old), old.fingerprint()
+    weights = own_base / "model.safetensors"
+    state = {name: tensor * 1.5 for name, tensor in load_file(weights).items()}
+    weights.unlink()
+    save_file(state, weights, {"format": "pt"})
+    new = tiny_llama(own_base)
+    assert new.fingerprint() != fingerprint
+    assert votes(new) != before
+    assert votes(old) == before, "as long as it is loaded"
 
 
 def test_the_memory_of_a_base_that_nobody_uses_is_free(own_base: Path) -> None:

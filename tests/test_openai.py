@@ -1,6 +1,5 @@
 """Servers that answer in text: every document comes out, in order, whatever the server does."""
 
-import email.utils
 import json
 import logging
 import pickle
@@ -26,9 +25,9 @@ from typer.testing import CliRunner
 from spacy_nerllama.cli.annotate import FAILED, annotate_cli
 from spacy_nerllama.corpora import read_corpus
 from spacy_nerllama.errors import ModelUnavailableError
-from spacy_nerllama.models import openai
+from spacy_nerllama.models import retries
 from spacy_nerllama.models.guided import to_gbnf
-from spacy_nerllama.models.openai import OpenAI, retry_after
+from spacy_nerllama.models.openai import OpenAI
 from spacy_nerllama.prompts import CompactPrompt, PaperPrompt
 from spacy_nerllama.requests import Request, Sentence
 from spacy_nerllama.voting import Votes, Voting
@@ -41,8 +40,8 @@ REQUEST = Request(Sentence(("The", "ataxia", "fell", "."), (True, True, False, F
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(openai, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(retries, "LONGEST_WAIT", 0.1)
 
 
 def pipeline(server: Server | str, samples: int | None = None, **settings: Any) -> Language:
@@ -429,7 +428,7 @@ def test_an_interrupt_ends_it_at_once(fault: str) -> None:
             _, printed = process.communicate(timeout=30)
         finally:
             process.kill()
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15
         assert "\nKeyboardInterrupt\n" in printed
         assert "destroyed" not in printed, "all tasks were cancelled"
         assert process.returncode != 0
@@ -461,34 +460,6 @@ def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ImportError, match=re.escape("pip install 'spacy-nerllama[openai]'")):
         pipeline("http://127.0.0.1:9/v1")(TEXT)
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, 0),
-        ("", 0),
-        ("7", 7),
-        ("0.5", 0.5),
-        ("-3", 0),
-        ("nan", 0),
-        ("inf", 60),
-        ("3600", 60),
-        ("soon", 0),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
-        ("Thu, 01 Jan 99999 00:00:00 GMT", 0),
-    ],
-)
-def test_retry_after(monkeypatch: pytest.MonkeyPatch, value: str | None, seconds: float) -> None:
-    monkeypatch.setattr(openai, "LONGEST_WAIT", 60)
-    assert retry_after(value) == seconds
-
-
-def test_retry_after_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "LONGEST_WAIT", 60)
-    for seconds, expected in ((30, 30), (300, 60)):
-        date = email.utils.formatdate(time.time() + seconds, usegmt=True)
-        assert retry_after(date) == pytest.approx(expected, abs=2)
 
 
 def test_it_travels(tmp_path: Path) -> None:

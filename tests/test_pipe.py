@@ -302,7 +302,9 @@ def poisoned(ner: NerLlama, monkeypatch: pytest.MonkeyPatch) -> NerLlama:
 MIXED = ["p53 fell", "POISON", "ATM rose", "", "More POISON here", "POISON", "Ataxia"]
 
 
-def test_a_failing_doc_is_reported_and_comes_out_in_its_place(poisoned: NerLlama) -> None:
+def test_a_failing_doc_is_reported_and_comes_out_in_its_place(
+    poisoned: NerLlama, caplog: pytest.LogCaptureFixture
+) -> None:
     reports: list[tuple] = []
     poisoned.set_error_handler(lambda *report: reports.append(report))
     seen = list(poisoned.pipe(docs(*MIXED)))
@@ -313,6 +315,9 @@ def test_a_failing_doc_is_reported_and_comes_out_in_its_place(poisoned: NerLlama
     for doc in seen:
         assert ("nerllama" in doc.spans) == ("POISON" not in doc.text)
         assert not ("POISON" in doc.text and doc.ents)
+    assert caplog.messages == [
+        f"nerllama_ner: a doc is not annotated: {x!r}: poisoned" for x in MIXED if "POISON" in x
+    ]
 
 
 def test_docs_beside_a_failing_one_are_as_without_it(tiny: Llama, poisoned: NerLlama) -> None:

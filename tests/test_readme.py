@@ -62,19 +62,25 @@ def test_the_snippets_of_the_readme_run_one_after_the_other(
 
 def test_the_config_in_the_readme_is_the_default() -> None:
     (block,) = blocks(README, "ini")
-    text = re.sub(r" +#.*$", "", block, flags=re.MULTILINE)
-    component = Config().from_str(f"[components]\n{text}")["components"]["nerllama_ner"]
+    component = Config().from_str(f"[components]\n{block}")["components"]["nerllama_ner"]
     assert component.pop("factory") == "nerllama_ner"
     assert component == DEFAULT_CONFIG
 
 
 def test_the_recipe_in_the_docs_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "recipe.cfg"
-    whole, prompt = (re.sub(r" +#.*$", "", block, flags=re.M) for block in blocks(FINETUNING, "ini"))
+    whole, prompt = blocks(FINETUNING, "ini")
     path.write_text(whole)
     assert read_recipe(path)[0].labels == {"DISEASE": "disease"}
     path.write_text(re.sub(r"\[prompt\].*?(?=\[training\])", prompt, whole, flags=re.DOTALL))
     assert read_recipe(path)[0].scheme.tells_labels
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_comment_becomes_part_of_a_value(page: Path) -> None:
+    """As one would that follows a value on its line."""
+    for block in blocks(page, "ini"):
+        assert re.findall(r"^[^#\n]+#.*", block, flags=re.MULTILINE) == []
 
 
 @pytest.mark.parametrize("line", shell_lines())

@@ -1,8 +1,10 @@
 """spacy-llm: our task under its component `llm`, its models under `nerllama_ner`, our models under both."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any, Iterable  # noqa: UP035 (as spacy-llm reads them)
 
 import pytest
@@ -116,6 +118,30 @@ def test_samples_are_copies_of_a_prompt_that_vote() -> None:
     assert entities(doc) == [("mice", "SPECIES"), ("ataxia", "DISEASE")]
     [prompts] = model.asked
     assert [prompts.count(prompt) for prompt in dict.fromkeys(prompts)] == [4, 4]
+
+
+def test_threads_share_a_task() -> None:
+    """Each doc gets what was answered to its own prompts."""
+    task = NerTask(LABELS)
+    nlp, found, interval = spacy.blank("en"), [], sys.getswitchinterval()
+
+    def annotate(word: str, marked: str) -> None:
+        for _ in range(100):
+            docs = [nlp.make_doc(f"Two {word}.")]
+            task_docs = task.parse_responses([docs], [[f"Two {word}.", f"Two {marked}."]])
+            found.extend((word, [ent.text for ent in doc.ents]) for doc in task_docs)
+
+    threads = [Thread(target=annotate, args=pair) for pair in (("mice", "@@mice##"), ("cells", "cells"))]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(found) == 200
+    assert all(ents == (["mice"] if word == "mice" else []) for word, ents in found)
 
 
 def test_what_was_asked_and_answered_can_be_saved() -> None:

@@ -27,8 +27,8 @@ class FakeVLLM(ThreadingHTTPServer):
     model, encoder: The Llama that computes the answers, and what encodes text for it.
     root: What it says it serves.
     api_key: The key that it wants, if any.
-    mishaps: What goes wrong with the next requests for scores: a status, "close", "truncated", "garbage", or
-        seconds to wait; None for nothing. Each is used once.
+    mishaps: What goes wrong with the next requests for scores: a status, "close", "truncated", "garbage",
+        "deep", "trickle", or seconds to wait; None for nothing. Each is used once.
     gone: Whether it answers nothing any more, also on connections that are open.
     """
 
@@ -154,9 +154,16 @@ class Handler(BaseHTTPRequestHandler):
             return None
         answer = server.generate(body)
         server.bodies.append(body)
-        if mishap in ("truncated", "garbage"):
-            text = json.dumps(answer)[:40] if mishap == "truncated" else "<html>gateway</html>"
-            self._send(200, text, length=400 if mishap == "truncated" else None)
+        if mishap == "trickle":  # no read alone takes long
+            self._send(200, "", length=9)
+            for _ in range(9):
+                self.wfile.write(b" ")
+                time.sleep(0.1)
+            self.close_connection = True
+            return None
+        if isinstance(mishap, str):
+            text = {"truncated": json.dumps(answer)[:40], "garbage": "<html>gateway</html>", "deep": "[" * 100_000}
+            self._send(200, text[mishap], length=400 if mishap == "truncated" else None)
             self.close_connection = True
             return None
         return answer

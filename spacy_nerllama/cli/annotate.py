@@ -96,7 +96,7 @@ def annotate_cli(
     msg.good(f"Wrote {output_path}")
     if failed:
         msg.warn(f"{len(failed)} documents could not be annotated")
-        rows = [(i + 1, id_, error) for i, id_, error in failed[:20]]
+        rows = [(i + 1, id_, error) for i, id_, error in failed]
         msg.table(rows, header=("document", "id", "error"), divider=True, max_col=80)
         raise SystemExit(FAILED)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -60,8 +61,9 @@ class Adapter:
         """Give the adapter as a dict of what msgpack can write."""
         return {"config": self.config, "weights": self.weights, "meta": self.meta}
 
+    @cached_property
     def fingerprint(self) -> str:
-        """Give a hash of the config and the weights."""
+        """A hash of the config and the weights."""
         return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode() + self.weights).hexdigest()
 
     @classmethod

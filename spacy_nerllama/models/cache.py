@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 
 from .. import __version__
@@ -104,6 +105,7 @@ def _answers(
     store: "_Store",
 ) -> Iterator[Votes | Exception]:
     """Give the answers to requests in order, those that are kept and those that are asked for."""
+    key = lru_cache(MOST_WAITING)(key)  # it writes the prompt, and is wanted before and after the model is asked
 
     def kept(request: Request) -> Votes | None:
         record = store.get(key(request))

@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 POOL = 2
 """How many batches' worth of tokens wait in the pool, so that batches can be filled well."""
 
+MOST_HELD = 4096
+"""How many jobs are begun or done, and wait for an older one: a server may keep it for minutes."""
+
 AHEAD = 8
 """How many ids of a mention are read before it is known whether it closes there; most are shorter."""
 
@@ -236,7 +239,7 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
     try:
         while True:
             while len(under_way) < engine.at_once:
-                while sum(item.tokens for item in pool) < POOL * budget:
+                while len(results) < MOST_HELD and sum(item.tokens for item in pool) < POOL * budget:
                     group = next(groups, None)
                     if group is None:
                         break

@@ -102,19 +102,21 @@ def _event_loop(close: Callable[[], Awaitable[Any]]) -> Iterator[asyncio.Abstrac
     thread = Thread(target=loop.run_forever, name="nerllama-requests", daemon=True)
     thread.start()
 
-    async def end() -> None:
-        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=0.1)  # again: before Python 3.12 `wait_for` may overhear it
-        await close()
-
     try:
         yield loop
     finally:
         with suppress(futures.TimeoutError):
-            asyncio.run_coroutine_threadsafe(end(), loop).result(PATIENCE)
+            asyncio.run_coroutine_threadsafe(end_tasks(close), loop).result(PATIENCE)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(PATIENCE)
         if not thread.is_alive():
             loop.close()
+
+
+async def end_tasks(close: Callable[[], Awaitable[Any]]) -> None:
+    """Cancel all other tasks of the event loop, and call `close` when they have ended."""
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=0.1)  # again: a task may overhear it
+    await close()

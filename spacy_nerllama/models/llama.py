@@ -31,15 +31,15 @@ class _Base:
 
     settings: What to load, as `load_base` takes it.
     merge: An adapter to merge into the weights, where those are not quantised. None: none.
-    alone: Whether a single model reads it, and does not train: only then may quantised weights be packed.
+    own: Whether only models with this adapter read it, and none is trained; of quantised weights, a single one.
     """
 
-    def __init__(self, settings: dict[str, Any], merge: Adapter | None, alone: bool) -> None:
+    def __init__(self, settings: dict[str, Any], merge: Adapter | None, own: bool) -> None:
         from .engine import Engine
         from .loading import keep_unpacked, load_base
         from .tokens import TextEncoder
 
-        self.merge = merge
+        self.merge, self.own = merge, own
         self.model, tokenizer = load_base(**settings)
         self.encoder = TextEncoder(tokenizer)
         self.merged = bool(merge) and getattr(self.model.config, "quantization_config", None) is None
@@ -47,27 +47,25 @@ class _Base:
             model: Any = merge.put_on(self.model, self.encoder)
             Engine(model)  # it refuses an adapter of the output head, which merging would hide
             self.model = model.merge_and_unload()
-        if not alone or settings["quantization"] is None:
-            keep_unpacked(self.model, fitting=True)  # packed weights are other weights
+        if not own or settings["quantization"] is None:
+            keep_unpacked(self.model, fitting=True)  # packed weights cannot be shared or trained
 
 
 class _Loaded(NamedTuple):
     """A model that reads.
 
     base: The base whose weights it shares.
-    own: Whether only models with the same adapter read that base, so that its weights need not be the base's own.
     trainable: Whether its adapter can be trained.
     """
 
     encoder: "TextEncoder"
     engine: "Engine"
     base: _Base
-    own: bool
     trainable: bool
 
 
 _models: "weakref.WeakSet[Llama]" = weakref.WeakSet()
-_bases: "weakref.WeakValueDictionary[tuple[tuple[str, ...], bool], _Base]" = weakref.WeakValueDictionary()
+_bases: "weakref.WeakValueDictionary[tuple[tuple[Any, ...], bool], _Base]" = weakref.WeakValueDictionary()
 _lock = threading.RLock()  # for all models: they look at one another when they load
 
 
@@ -188,15 +186,15 @@ class Llama(MarksTasks):
         own = not trainable and (alike or not others)
         if not own:
             for other in others:
-                if other._loaded is not None and other._loaded.own:
+                if other._loaded is not None and other._loaded.base.own:
                     other._loaded = None  # it makes way
         base, merge = _bases.get((key, own)), adapter if own else None
         if base is None or base.merge != merge:  # perhaps one of before, that is still in use somewhere
-            base = _bases[key, own] = _Base(self._base, merge, own and not others)
+            base = _bases[key, own] = _Base(self._base, merge, own)
         model: Any = share_weights(base.model)
         if adapter and not base.merged:
             model = adapter.put_on(model, base.encoder, trainable)
-        return _Loaded(base.encoder, Engine(model), base, own, trainable)
+        return _Loaded(base.encoder, Engine(model), base, trainable)
 
     def _reads(self, adapter: Adapter | None) -> bool:
         """Whether this is known to be the adapter, and it is not trained."""
@@ -246,9 +244,11 @@ class Llama(MarksTasks):
 
     def fingerprint(self) -> str:
         """Give what the model's answers depend on: base, adapter, and what it computes in. Nothing is loaded."""
-        from .loading import base_fingerprint
+        from .loading import base_key
 
-        return json.dumps([base_fingerprint(**self._base), self.adapter.fingerprint() if self.adapter else None])
+        *facts, device = base_key(**self._base)
+        adapter = self.adapter.fingerprint if self.adapter else None
+        return json.dumps([*facts, device.split(":")[0], adapter])
 
     def warm_up(self) -> None:
         """Load the model and read a token with it, so that the first doc does not wait."""

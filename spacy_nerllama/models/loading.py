@@ -61,30 +61,22 @@ def load_tokenizer(name: str) -> Any:
     return AutoTokenizer.from_pretrained(_folder(name))
 
 
-def base_fingerprint(name: str | None, quantization: Quantization | None, dtype: DType, device: str) -> list[Any]:
-    """Give what the answers of a base depend on: which it is, by its files, and its numbers.
+def base_key(name: str | None, quantization: Quantization | None, dtype: DType, device: str) -> tuple[Any, ...]:
+    """Give what tells bases apart, whatever way their settings are written. No file is read.
 
-    RAISES: FileNotFoundError as `load_base`.
+    RETURNS: The path (or hub name), the name, size and time of each file, the quantisation, dtype and device.
     """
     where = resolve_device(device)
-    path = bundled_base() if name is None else Path(name).expanduser()
+    path = BUNDLED.path if name is None else Path(name).expanduser()
     files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return [
-        str(path) if stats else name,
+    stats = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return (
+        str(path.resolve()) if stats else str(name),
         stats,
         quantization,
         str(resolve_dtype(dtype, where)),
-        where.split(":")[0],
-    ]
-
-
-def base_key(name: str | None, quantization: Quantization | None, dtype: DType, device: str) -> tuple[str, ...]:
-    """Give what tells bases apart, whatever way their settings are written. Nothing is read."""
-    where = resolve_device(device)
-    path = BUNDLED.path if name is None else Path(name).expanduser()
-    known = str(path.resolve()) if path.exists() else str(name)
-    return known, str(quantization), str(resolve_dtype(dtype, where)), where
+        where,
+    )
 
 
 def share_weights(base: PreTrainedModel) -> PreTrainedModel:

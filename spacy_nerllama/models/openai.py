@@ -1,12 +1,8 @@
 """Servers that answer in text, `nerllama.OpenAI.v1`: any endpoint that speaks OpenAI's API."""
 
-import asyncio
 import json
 import os
-import random
-import time
 from collections.abc import Coroutine, Iterable, Iterator
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..errors import Errors, ModelUnavailableError
@@ -16,6 +12,7 @@ from ..requests import Request
 from ..voting import Voting
 from .guided import to_gbnf
 from .inflight import in_order
+from .retries import TemporaryError, is_temporary, persist, retry_after
 from .texts import Responses, TextModel
 
 if TYPE_CHECKING:
@@ -24,12 +21,6 @@ if TYPE_CHECKING:
 Endpoint = Literal["chat", "completions"]
 Guided = Literal["vllm", "llama.cpp"]
 
-FIRST_WAIT = 0.5
-"""Seconds: a request is repeated after a random share of this, of twice as much the next time, and so on."""
-LONGEST_WAIT = 60.0
-"""Seconds: the most that a request waits before it is repeated, and that a server's Retry-After is followed."""
-
-_TEMPORARY = {408, 409, 425, 429}  # and all from 500
 _UNAVAILABLE = {401, 404}  # a wrong key, a wrong address or model: so it will be for all requests
 
 
@@ -161,7 +152,7 @@ class OpenAI(TextModel):
                 if len(choices) < n:
                     self._takes_n = False
                 responses += choices[:n]
-        except (_RefusedError, _TemporaryError) as error:
+        except (_RefusedError, TemporaryError) as error:
             text = _shorten(request.sentence.text, 60)
             raise ConnectionError(Errors.E193.format(url=self.base_url, text=text, error=error)) from error
         return responses
@@ -184,19 +175,9 @@ class OpenAI(TextModel):
     async def _post(self, client: "AsyncOpenAI", body: dict[str, Any]) -> list[str]:
         """Send a request, again if need be, and give the texts of its choices, at least one.
 
-        RAISES: _TemporaryError if it failed `retries` + 1 times; _RefusedError; ModelUnavailableError.
+        RAISES: TemporaryError if it failed `retries` + 1 times; _RefusedError; ModelUnavailableError.
         """
-        for attempt in range(self.retries + 1):
-            try:
-                return await asyncio.wait_for(self._post_once(client, body), self.timeout)
-            except asyncio.TimeoutError:
-                failed = _TemporaryError(f"no answer in {self.timeout:g} seconds")
-            except _TemporaryError as error:
-                failed = error
-            if attempt < self.retries:
-                # Full jitter (Brooker, AWS Architecture Blog 2015), so that requests do not come back together.
-                await asyncio.sleep(failed.wait + random.random() * min(LONGEST_WAIT, FIRST_WAIT * 2**attempt))
-        raise failed
+        return await persist(lambda: self._post_once(client, body), self.timeout, self.retries)
 
     async def _post_once(self, client: "AsyncOpenAI", body: dict[str, Any]) -> list[str]:
         from openai import APIConnectionError, APIStatusError
@@ -212,46 +193,22 @@ class OpenAI(TextModel):
             reason = _shorten(str(error), 300)
             if error.status_code in _UNAVAILABLE:
                 raise ModelUnavailableError(Errors.E195.format(url=self.base_url, error=reason)) from error
-            if error.status_code in _TEMPORARY or error.status_code >= 500:
-                raise _TemporaryError(reason, retry_after(error.response.headers.get("retry-after"))) from error
+            if is_temporary(error.status_code):
+                raise TemporaryError(reason, retry_after(error.response.headers.get("retry-after"))) from error
             raise _RefusedError(reason) from error
         except APIConnectionError as error:
-            raise _TemporaryError(repr(error.__cause__ or error)) from error
+            raise TemporaryError(repr(error.__cause__ or error)) from error
         return _texts(raw.text, chat)
-
-
-class _TemporaryError(Exception):
-    """A request that may go when it is sent again, after at least `wait` seconds."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 class _RefusedError(Exception):
     """A request that the server does not take, whenever it is sent."""
 
 
-def retry_after(value: str | None) -> float:
-    """Read a Retry-After header (RFC 9110, section 10.2.3).
-
-    value: Seconds or a date, if the server gave any.
-    RETURNS: Seconds to wait from now, at most `LONGEST_WAIT`; 0 for what cannot be read.
-    """
-    try:
-        seconds = float(value or 0)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(str(value)).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-    return min(max(0.0, seconds), LONGEST_WAIT)
-
-
 def _texts(body: str, chat: bool) -> list[str]:
     """Read the texts of a completion's choices; that of a choice without text (a refusal) is empty.
 
-    RAISES: _TemporaryError if it is none, or has no choices.
+    RAISES: TemporaryError if it is none, or has no choices.
     """
     try:
         choices = json.loads(body)["choices"]
@@ -259,7 +216,7 @@ def _texts(body: str, chat: bool) -> list[str]:
         if not texts or not all(isinstance(text, str) for text in texts):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise _TemporaryError(Errors.E196.format(body=_shorten(body, 200))) from None
+        raise TemporaryError(Errors.E196.format(body=_shorten(body, 200))) from None
     return texts
 
 

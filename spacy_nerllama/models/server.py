@@ -14,7 +14,6 @@ import base64
 import binascii
 import io
 import os
-import random
 import threading
 import weakref
 from collections.abc import Coroutine, Sequence
@@ -25,24 +24,14 @@ import httpx
 import numpy as np
 
 from ..errors import Errors
+from .inflight import end_tasks
+from .retries import TemporaryError, is_temporary, persist, retry_after
 from .scoring import Row, Scored
 
 T = TypeVar("T")
 
 GENERATE = "/inference/v1/generate"
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
-"""Seconds between two attempts: about so many at first, then twice as many each time; at most so many."""
-
-
-class _NoAnswerError(Exception):
-    """An attempt failed in a way that another may not.
-
-    wait: How many seconds the server asks to wait.
-    """
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
+_OF_THE_SERVER = (401, 403, 404, 405)  # refused whatever is asked: the key, the model or the endpoint is wrong
 
 
 class ServerScores(NamedTuple):
@@ -65,8 +54,8 @@ class Server:
     base_url: Where the server is, such as `http://localhost:8000`, with or without `/v1`.
     model: The name under which the model, or a LoRA module of it, is served. None: the only one that is.
     api_key: The key, if the server wants one.
-    concurrency: How many requests can be under way at a time.
-    timeout: How many seconds an attempt may take to connect, or be silent.
+    concurrency: How many requests can be under way at a time, of all threads together.
+    timeout: How many seconds an attempt may take, to the last byte of the answer.
     retries: How many more attempts a request has, where the server does not answer, is busy or fails.
     """
 
@@ -78,14 +67,15 @@ class Server:
         self.url = base_url.rstrip("/").removesuffix("/v1")
         self.at_once = concurrency
         self.failed = False
-        """Whether a request was given up since the last `connect`."""
+        """Whether the server, not a request, was the reason that one failed since the last `connect`."""
         self.model = model
-        self._retries = retries
+        self._timeout, self._retries = timeout, retries
+        self._slots = asyncio.Semaphore(concurrency)  # to wait for one is no part of an attempt
         try:
             self._client = httpx.AsyncClient(
                 base_url=self.url,
                 headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-                timeout=httpx.Timeout(timeout, pool=None),
+                timeout=None,
                 limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
             )
         except httpx.InvalidURL as error:
@@ -106,13 +96,16 @@ class Server:
             answer = self._wait(self._request("GET", "/v1/models", retries=0))
         except ConnectionError as error:
             raise ConnectionError(Errors.E180.format(url=self.url, reason=error.__cause__)) from error
-        cards = {card["id"]: card for card in answer.get("data") or [] if isinstance(card, dict) and "id" in card}
+        data = answer.get("data")
+        if not isinstance(data, list) or not all(isinstance(card, dict) for card in data):
+            raise ValueError(Errors.E188.format(url=self.url, reason="no list of models"))
+        cards = {str(card.get("id")): card for card in data}
         if self.model is None and sum(card.get("parent") is None for card in cards.values()) == 1:
             self.model = next(name for name, card in cards.items() if card.get("parent") is None)
         if self.model not in cards:
             raise ValueError(Errors.E183.format(url=self.url, model=self.model, served=", ".join(cards)))
         card = cards[self.model]
-        base = cards.get(card.get("parent"), card)  # a LoRA module does not tell these
+        base = cards.get(str(card.get("parent")), card)  # a LoRA module does not tell these
         if not isinstance(base.get("max_model_len"), int):
             raise ValueError(Errors.E184.format(url=self.url, reason="it does not tell its max_model_len"))
         self.root = str(base.get("root"))
@@ -175,19 +168,20 @@ class Server:
             }
             answer = await self._request("POST", GENERATE, body)
             if (scores := answer.get("prompt_token_id_logprobs")) is not None:
-                return self._array(scores, (len(wanted), max(map(len, wanted))))[[i - first for i, _ in row.asks]]
+                return self._array(scores, (len(wanted), max(map(len, wanted))), [i - first for i, _ in row.asks])
             # It has read this very row before, and has given what it knows of it from its cache: no scores.
         raise ValueError(Errors.E184.format(url=self.url, reason="it gives no prompt_token_id_logprobs"))
 
-    def _array(self, text: str, shape: tuple[int, int]) -> Scored:
+    def _array(self, text: str, shape: tuple[int, int], asked: list[int]) -> Scored:
+        """Read the rows that were asked for out of an array, in each of which something is possible."""
         try:
-            array = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
-        except (binascii.Error, ValueError, TypeError, EOFError) as error:
+            array = np.lib.format.read_array(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
+        except (binascii.Error, ValueError, TypeError, MemoryError) as error:
             raise ValueError(Errors.E188.format(url=self.url, reason=error)) from error
-        if array.shape != shape or array.dtype.kind != "f" or np.isnan(array).any():
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array[asked].max(axis=1)).all():
             reason = f"scores of the shape {array.shape} and type {array.dtype} for {shape}, or not numbers"
             raise ValueError(Errors.E188.format(url=self.url, reason=reason))
-        return cast(Scored, array)
+        return cast(Scored, array[asked])
 
     async def _request(
         self, method: str, path: str, body: Any = None, retries: int | None = None
@@ -198,32 +192,28 @@ class Server:
         RAISES: ConnectionError if it gave none; PermissionError, ValueError if it refused.
         """
         retries = self._retries if retries is None else retries
-        for attempt in range(retries + 1):
-            try:
-                return await self._attempt(method, path, body)
-            except _NoAnswerError as error:
-                failure = error
-            if attempt < retries:
-                delay = random.uniform(0.5, 1.5) * FIRST_DELAY * 2**attempt
-                await asyncio.sleep(min(max(delay, failure.wait), LONGEST_DELAY))
-        self.failed = True
-        raise ConnectionError(Errors.E181.format(url=self.url, n=retries + 1, reason=failure)) from failure
+        try:
+            async with self._slots:
+                return await persist(lambda: self._attempt(method, path, body), self._timeout, retries)
+        except TemporaryError as error:
+            self.failed = True
+            raise ConnectionError(Errors.E181.format(url=self.url, n=retries + 1, reason=error)) from error
 
     async def _attempt(self, method: str, path: str, body: Any) -> dict[str, Any]:
         try:
             response = await self._client.request(method, path, json=body)
         except httpx.RequestError as error:
-            raise _NoAnswerError(f"{type(error).__name__} {error}".strip()) from error
-        if response.status_code in (408, 429) or response.status_code >= 500:
-            asked = response.headers.get("Retry-After", "")
-            wait = float(asked) if asked.isdecimal() else 0.0
-            raise _NoAnswerError(f"{response.status_code} {_message(response)}", wait)
+            raise TemporaryError(f"{type(error).__name__} {error}".strip()) from error
+        if is_temporary(response.status_code):
+            wait = retry_after(response.headers.get("Retry-After"))
+            raise TemporaryError(f"{response.status_code} {_message(response)}", wait)
         if not response.is_success:
+            self.failed |= response.status_code in _OF_THE_SERVER
             raise self._refusal(response, path)
         try:
             answer = response.json()
-        except ValueError as error:
-            raise _NoAnswerError(f"not JSON, {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise TemporaryError(f"not JSON, {error}") from error
         if not isinstance(answer, dict):
             raise ValueError(Errors.E188.format(url=self.url, reason="not a JSON object"))
         return answer
@@ -234,7 +224,7 @@ class Server:
             return PermissionError(Errors.E182.format(url=self.url, reason=reason))
         if code == 404 and "does not exist" in reason:
             return ValueError(Errors.E183.format(url=self.url, model=self.model, served=reason))
-        if code in (403, 404, 405) or "prompt_logprob_token_ids requires" in reason:
+        if code in _OF_THE_SERVER or "prompt_logprob_token_ids requires" in reason:
             return ValueError(Errors.E184.format(url=self.url, reason=f"{path}: {code} {reason}"))
         return ValueError(Errors.E187.format(url=self.url, code=code, reason=reason))
 
@@ -248,7 +238,7 @@ def _message(response: httpx.Response) -> str:
     try:
         error = response.json()["error"]
         return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return response.reason_phrase
 
 
@@ -261,9 +251,7 @@ def _close(loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient, process: 
     """Cancel what is under way, and end the thread of a loop. It may be that very thread that calls this."""
 
     async def close() -> None:
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await client.aclose()
+        await end_tasks(client.aclose)
         loop.stop()
 
     if process == os.getpid():  # a forked process has no such thread

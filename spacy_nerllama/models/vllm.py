@@ -38,7 +38,7 @@ class VLLM(MarksTasks):
         read: the server has them.
     api_key_env: The environment variable with the key, if the server wants one.
     concurrency: How many requests can be under way at a time.
-    timeout: How many seconds an attempt may take to connect, or be silent.
+    timeout: How many seconds an attempt may take, to the last byte of the answer.
     retries: How many more attempts a request has, where the server does not answer, is busy or fails.
     """
 
