@@ -28,7 +28,7 @@ from spacy_nerllama.finetune.memory import (
 )
 from spacy_nerllama.finetune.recipe import AdapterSection, BaseSection, Recipe, TrainingSection, read_recipe
 from spacy_nerllama.finetune.sequences import TrainingSequence
-from spacy_nerllama.finetune.train import _with_adapter
+from spacy_nerllama.finetune.train import with_adapter
 from spacy_nerllama.prompts import CompactPrompt
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -95,7 +95,7 @@ def config_of(width: int = 256, inner: int = 1024) -> LlamaConfig:
 def measure(config: LlamaConfig, recipe: Recipe, dtype: torch.dtype) -> int:
     """Measure the peak of a training step, beside weights and states of the optimiser."""
     base = LlamaForCausalLM(config).to(dtype).requires_grad_(False)
-    model = _with_adapter(base, recipe)
+    model = with_adapter(base, recipe)
     use_loss(base)
     if recipe.training.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -153,7 +153,7 @@ def test_weights_are_counted_to_the_byte(wide_base: Path, quantization: str | No
 
     base, _ = load_base(str(wide_base), quantization, "bfloat16", "cpu")
     recipe = recipe_of(quantization=quantization)
-    model = _with_adapter(base, recipe)
+    model = with_adapter(base, recipe)
     planned = plan(shape_of(str(wide_base)), recipe)
     trained = [p for p in model.parameters() if p.requires_grad]
     assert planned.parameters["adapter"] == sum(p.numel() for p in trained)

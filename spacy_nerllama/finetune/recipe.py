@@ -43,7 +43,10 @@ class BaseSection(Section):
 
 
 class AdapterSection(Section):
-    """The LoRA adapter (Hu et al., arXiv:2106.09685). `init` is the folder of an adapter to go on from."""
+    """The LoRA adapter (Hu et al., arXiv:2106.09685).
+
+    init: The folder of an adapter to go on from, whose own `r`, `alpha` and `target_modules` then hold.
+    """
 
     r: PositiveInt = 16
     alpha: PositiveInt = 32
@@ -105,6 +108,17 @@ class ThresholdsSection(Section):
     limit: NonNegativeInt = 300
 
 
+_FREE: Any = {
+    "base": {"name", "device"},
+    "adapter": {"init"},
+    "corpora": {"__all__": {"train", "devel"}},
+    "prompt": True,
+    "training": {"gradient_checkpointing", "limit_devel", "keep", "patience", "report_to", "save_steps"},
+    "thresholds": True,
+}
+"""What may differ between a run and one that goes on with it."""
+
+
 class Recipe(Section):
     """A whole recipe, its prompt made."""
 
@@ -119,6 +133,14 @@ class Recipe(Section):
     def labels(self) -> dict[str, str]:
         """All labels that the corpora annotate, with what the prompt calls them."""
         return {label: words for corpus in self.corpora.values() for label, words in corpus.labels.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the weights of a run depend on, by dotted key: not where files lie, nor what is only watched."""
+        sections = self.model_dump(mode="json", exclude=_FREE)
+        corpora = sections.pop("corpora")
+        sections |= {f"corpora.{name}": corpus for name, corpus in corpora.items()}
+        return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
     @property
     def scheme(self) -> MarkingScheme:

@@ -12,7 +12,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..errors import Errors
 from ..evaluation import Counts
 from .best import KeepBest
-from .checkpoints import last_whole, seal, unseal
+from .checkpoints import last_whole, save_settings, seal, unseal
 from .devel import Devel
 
 
@@ -22,10 +22,21 @@ class AdapterTrainer(Trainer):
     tokenizer: Reads back what was in a batch.
     devel: What to measure devel F1 on; None: it is not measured.
     keep: Keeps the best adapter. None without `devel`.
+    settings: Go into each checkpoint: a run with others is not gone on with from it.
+    more: As the Trainer takes it.
     """
 
-    def __init__(self, *, tokenizer: Any, devel: Devel | None, keep: KeepBest | None, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self,
+        *,
+        tokenizer: Any,
+        devel: Devel | None,
+        keep: KeepBest | None,
+        settings: dict[str, Any],
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        self._settings = settings
         self._tokenizer = tokenizer
         self._devel = devel
         self._keep = keep
@@ -93,4 +104,5 @@ class AdapterTrainer(Trainer):
         if self.args.should_save:
             if self._keep:
                 self._keep.save(folder)
+            save_settings(folder, self._settings)
             seal(folder)
