@@ -447,6 +447,10 @@ class Errors:
         "[NL231] The memory of the device gave out ({reason}). Take smaller batches (training.batch_tokens and "
         "training.max_tokens) or training.gradient_checkpointing = true: `finetune --dry-run` tells what fits."
     )
+    E232 = (
+        "[NL232] The checkpoint {path} could not be written ({reason}). Make room on the disk, and go on with "
+        "--resume. Last good checkpoint: {kept}."
+    )
 
 
 class ModelUnavailableError(ConnectionError):

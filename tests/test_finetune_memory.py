@@ -194,6 +194,16 @@ def test_what_is_largest_fits_and_no_more() -> None:
     assert largest(shape, recipe, GB) == (0, 0)
 
 
+def test_a_sequence_that_is_longer_than_a_batch_counts() -> None:
+    """It has a batch to itself; and a batch need not be of sequences of the longest kind."""
+
+    def peak(**training: int) -> int:
+        return plan(PUBLISHED[LLAMA], recipe_of(**training)).peak
+
+    assert peak(max_tokens=2048, batch_tokens=512) == peak(max_tokens=2048, batch_tokens=2048)
+    assert peak(max_tokens=1000, batch_tokens=1999) > peak(max_tokens=1000, batch_tokens=1000)
+
+
 def test_what_does_not_fit_says_what_would() -> None:
     recipe, _ = read_recipe(CONFIGS / "llama3.1-8b-16gb.cfg")
     shape = shape_of(LLAMA)
@@ -240,6 +250,7 @@ def test_the_command_line_tells_and_refuses() -> None:
     assert wrong.exit_code == 1
     assert "[NL153]" in wrong.output
     assert "--output" in run(recipe).output
+    assert "--dry-run" in run(recipe, "--output", "out", "--memory", "16GB").output
 
 
 def test_a_run_warns_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

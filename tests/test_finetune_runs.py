@@ -196,6 +196,22 @@ def test_a_corpus_that_changes_or_goes_while_training_does_not_cost_the_adapter(
     assert meta(folder)["data"]["ours"]["train"]["sha256"] == digest
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full can be had on Linux only")
+def test_a_full_disk_is_named_and_the_checkpoint_before_is_whole(
+    corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save = trainer.AdapterTrainer._save_optimizer_and_scheduler
+
+    def filled(self, folder):
+        if folder.endswith("-4"):
+            (Path(folder) / "optimizer.pt").symlink_to("/dev/full")
+        save(self, folder)
+
+    monkeypatch.setattr(trainer.AdapterTrainer, "_save_optimizer_and_scheduler", filled)
+    with pytest.raises(OSError, match=r"NL232.*checkpoint-4 could not.*--resume.*: .*checkpoint-2\."):
+        finetune(*recipe_of(corpus, tiny_base, **HARD), corpus / "adapter")
+
+
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
     """A folder with two sealed checkpoints."""

@@ -47,6 +47,8 @@ def finetune_cli(
     overrides = config_overrides(ctx)
     if output is None and not dry_run:
         ctx.fail("Missing option '--output' / '-o'.")
+    if memory is not None and not dry_run:
+        ctx.fail("--memory goes with --dry-run: a run takes what the device has.")
     from ..finetune.recipe import read_recipe
 
     try:

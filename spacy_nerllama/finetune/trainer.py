@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from transformers import Trainer
@@ -99,10 +100,14 @@ class AdapterTrainer(Trainer):
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             unseal(folder)
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes a file of its own
-        if self.args.should_save:
-            if self._keep:
-                self._keep.save(folder)
-            save_settings(folder, self._settings)
-            seal(folder)
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes a file of its own
+            if self.args.should_save:
+                if self._keep:
+                    self._keep.save(folder)
+                save_settings(folder, self._settings)
+                seal(folder)
+        except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own for a full disk
+            kept = last_whole(folder.parent) or "none yet"
+            raise OSError(Errors.E232.format(path=folder, reason=error, kept=kept)) from error
