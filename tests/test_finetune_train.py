@@ -28,6 +28,11 @@ def test_all_labels_can_be_taught_in_one_reading(corpus: Path, tiny_base: Path) 
     recipe, config = read_recipe(path, {"training.max_steps": 2, "corpora.ours.labels.GENE": "gene"})
     folder = finetune(recipe, config, corpus / "adapter")
     assert json.loads((folder / "meta.json").read_text())["labels"] == {"DISEASE": "disease", "GENE": "gene"}
+    snippet = (folder / "README.md").read_text("utf8").split("```python\n")[1].split("```")[0]
+    names: dict = {}
+    exec(snippet.replace("FOLDER OR HUB NAME OF THIS", str(folder)), names)
+    ner = names["nlp"].get_pipe("nerllama_ner")
+    assert (ner.prompt, ner.labels) == (recipe.prompt, ("DISEASE", "GENE")), "the card tells how to use it"
 
 
 def weights(folder: Path) -> dict:

@@ -96,6 +96,8 @@ def _print_plan(recipe: "Recipe", memory: str | None) -> None:
     )
     check(shape, recipe, room, size)
     msg.good("The recipe fits")
+    if memory is None and device == "cpu":
+        msg.text("On a CPU a process takes more than is counted here: docs/finetuning.md says how much more.")
 
 
 def _warn(recipe: "Recipe") -> None:
