@@ -451,6 +451,10 @@ class Errors:
         "[NL232] The checkpoint {path} could not be written ({reason}). Make room on the disk, and go on with "
         "--resume. Last good checkpoint: {kept}."
     )
+    E233 = (
+        "[NL233] The gradient of {name} is {norm}: the step was not made. Lower the learn_rate of "
+        "[training.optimizer], or look for what is unusual in the docs of this batch."
+    )
 
 
 class ModelUnavailableError(ConnectionError):

@@ -144,7 +144,7 @@ def test_with_gradient_checkpointing_a_step_is_the_same(begun: Language) -> None
     for ner in (mine, other):
         ner.update(examples(begun)[:1])
         layer = ner.model.load(trainable=True).engine.model.get_base_model().model.layers[0]
-        layer.mlp.register_forward_hook(lambda *_, ner=ner: reads.append(ner))
+        layer.mlp.register_forward_pre_hook(lambda *_, ner=ner: reads.append(ner))
     assert all(parameter.grad is not None for parameter in trained(other))
     for ner in (mine, other):
         ner.update(examples(begun)[1:])
@@ -185,6 +185,16 @@ def test_the_optimizers_settings_hold(begun: Language) -> None:
 def test_another_optimizer_is_refused(begun: Language) -> None:
     with pytest.raises(ValueError, match=r"^\[NL171\] .*use_radam.*nerllama_ner"):
         begun.update(examples(begun), sgd=RAdam(0.1))
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(begun: Language) -> None:
+    weight = trained(component(begun))[0]
+    weight.register_hook(lambda gradient: gradient * torch.nan)
+    begun.update(examples(begun), sgd=False)
+    before = [parameter.detach().clone() for parameter in trained(component(begun))]
+    with pytest.raises(ValueError, match=r"^\[NL233\] The gradient of nerllama_ner is nan.*learn_rate"):
+        begun.update(examples(begun), sgd=optimizer())
+    assert all(torch.equal(one, two) for one, two in zip(before, trained(component(begun)), strict=True))
 
 
 def test_dropout_is_that_of_the_loop(begun: Language) -> None:

@@ -22,7 +22,7 @@ from spacy.util import registry
 from ..errors import Errors
 from ..marking import MarkingScheme
 from ..prompts import scheme_of
-from .loss import Loss
+from ..updating import Loss
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

@@ -97,7 +97,8 @@ class Updater:
 
         sgd: spaCy's optimizer, whose settings hold: the learn rate where its schedule is, and so on.
         labels: The labels of the adapter from now on, each with what the prompt calls it.
-        RAISES: ValueError if the optimizer is another than Adam with decoupled weight decay.
+        RAISES: ValueError if the optimizer is another than Adam with decoupled weight decay, or if the gradient is
+            no finite number: the weights are not changed then.
         """
         if not self._learnt or self._loaded is not self.model.load(trainable=True) or self._optimizer is None:
             return
@@ -113,11 +114,13 @@ class Updater:
         for weight in group["params"]:
             if weight.grad is not None:
                 weight.grad /= self._learnt
-        if sgd.grad_clip:
-            torch.nn.utils.clip_grad_norm_(group["params"], sgd.grad_clip)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
         self._learnt = 0
+        norm = torch.nn.utils.clip_grad_norm_(group["params"], sgd.grad_clip or torch.inf)
+        if norm.isfinite():
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+        if not norm.isfinite():
+            raise ValueError(Errors.E233.format(name=self.name, norm=norm.item()))
         known = {key: value for key, value in self.model.meta.items() if key in ("base", "prompt")}
         generates = self.settings.loss != "decision"
         # Thresholds that were tuned for the weights of before hold no more.
