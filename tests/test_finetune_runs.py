@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from spacy.tokens import DocBin
+from spacy.vocab import Vocab
 from training import recipe_of
 from transformers import TrainerControl
 
@@ -83,6 +85,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from spacy.tokens import DocBin
+from spacy.vocab import Vocab
 from training import recipe_of
 from spacy_nerllama.finetune.train import finetune
 from spacy_nerllama.finetune.trainer import AdapterTrainer
@@ -127,6 +131,11 @@ def test_a_run_with_other_settings_is_not_gone_on_with(corpus: Path, tiny_base: 
     wrong = r"NL230.*\n  adapter.r: 4 then, 8 now\n  training.learning_rate: 0.02 then, 0.5 now\nSet"
     with pytest.raises(ValueError, match=wrong):
         finetune(*other, folder, resume=True)
+    docs = list(DocBin().from_disk(corpus / "train.spacy").get_docs(Vocab()))
+    DocBin(docs=docs[:-1]).to_disk(corpus / "fewer.spacy")
+    fewer = recipe_of(corpus, tiny_base, **settings, corpora__ours__train=str(corpus / "fewer.spacy"))
+    with pytest.raises(ValueError, match=r"NL230.*\n  training sequences \(corpora and prompt\): '\w+' then"):
+        finetune(*fewer, folder, resume=True)
     moved = (corpus / "devel.spacy").rename(corpus / "moved.spacy")
     free = {"training__save_steps": 1, "training__keep": "last", "corpora__ours__devel": str(moved)}
     finetune(*recipe_of(corpus, tiny_base, **{**settings, **free}), folder, resume=True)

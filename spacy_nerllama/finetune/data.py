@@ -1,5 +1,6 @@
 """The corpora of a recipe as what is taught and what is measured."""
 
+import hashlib
 import logging
 import random
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,14 @@ def recipe_batches(data: Sequence[tuple[Example, TrainingSequence]], training: T
     sequences = [sequence for _, sequence in data]
     random.Random(training.seed).shuffle(sequences)  # among the same length, no corpus comes first
     return in_batches(sequences, training.batch_tokens)
+
+
+def fingerprint(batches: Sequence[Batch]) -> str:
+    """Give a hash of all that is in batches, and of their order."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(repr(batch).encode())
+    return digest.hexdigest()[:12]
 
 
 def _docs(path: str | None) -> list[Doc]:

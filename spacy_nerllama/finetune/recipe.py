@@ -111,12 +111,12 @@ class ThresholdsSection(Section):
 _FREE: Any = {
     "base": {"name", "device"},
     "adapter": {"init"},
-    "corpora": {"__all__": {"train", "devel"}},
+    "corpora": True,  # they and the prompt make the training sequences
     "prompt": True,
     "training": {"gradient_checkpointing", "limit_devel", "keep", "patience", "report_to", "save_steps"},
     "thresholds": True,
 }
-"""What may differ between a run and one that goes on with it."""
+"""What may differ between a run and one that goes on with it: where files lie, and what is only watched."""
 
 
 class Recipe(Section):
@@ -136,10 +136,8 @@ class Recipe(Section):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the weights of a run depend on, by dotted key: not where files lie, nor what is only watched."""
+        """What the weights of a run depend on, by dotted key, beside the training sequences."""
         sections = self.model_dump(mode="json", exclude=_FREE)
-        corpora = sections.pop("corpora")
-        sections |= {f"corpora.{name}": corpus for name, corpus in corpora.items()}
         return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
     @property

@@ -20,7 +20,7 @@ from ..models.loading import keep_unpacked, load_base, load_tokenizer, resolve_d
 from ..models.tokens import TextEncoder
 from .best import KeepBest
 from .checkpoints import check_settings, resume_from
-from .data import devel_examples, read_split, recipe_batches
+from .data import devel_examples, fingerprint, read_split, recipe_batches
 from .devel import Devel
 from .interrupt import SaveOnInterrupt
 from .loss import collator, use_loss
@@ -49,8 +49,6 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     _check_reporters(training)
     _check_optimizer(training.optimizer, resolve_device(recipe.base.device))
     last = resume_from(checkpoints, resume)
-    if last:
-        check_settings(last, recipe.settings)
     encoder = TextEncoder(load_tokenizer(recipe.base.name))
     train = recipe_batches(read_split(recipe, encoder, "train"), training)
     held_out = read_split(recipe, encoder, "devel")
@@ -59,6 +57,9 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
         raise ValueError(Errors.E063.format(corpora=", ".join(recipe.corpora)))
     if training.patience and not devel:
         raise ValueError(Errors.E163)
+    settings = {**recipe.settings, "training sequences (corpora and prompt)": fingerprint(train)}
+    if last:
+        check_settings(last, settings)
     base, _ = load_base(**recipe.base.model_dump())
     set_seed(training.seed)  # the Trainer does so too, but a new adapter is drawn before
     model = with_adapter(base, recipe)
@@ -76,7 +77,7 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
             tokenizer=encoder.tokenizer,
             devel=Devel(engine, encoder, recipe.prompt, [example for example, _ in held_out]) if keep else None,
             keep=keep,
-            settings=recipe.settings,
+            settings=settings,
             model=model,
             args=_arguments(training, checkpoints, bool(devel), base.device.type),
             train_dataset=train,
