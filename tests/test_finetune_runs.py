@@ -123,6 +123,23 @@ def test_a_run_killed_during_a_save_goes_on_from_the_checkpoint_before(
     assert same(again, finetune(*recipe, corpus / "whole"))  # a new adapter is drawn alike in any process
 
 
+def test_states_of_the_optimiser_in_8_bits_are_gone_on_with(corpus: Path, wide_base: Path):
+    """As the recipes for 8B have them; bitsandbytes keeps those of matrices of 4096 numbers and more so."""
+    settings = {**HARD, "adapter__r": 64, "training__optimizer": "adamw_8bit", "training__keep": "last"}
+    recipe = recipe_of(corpus, wide_base, **{**settings, "training__max_steps": 4})
+    whole = finetune(*recipe, corpus / "whole")
+    checkpoint = whole / "checkpoints" / "checkpoint-2"
+    moments = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
+    assert torch.uint8 in {tensor.dtype for tensor in leaves(moments)}
+    assert same(finetune(*recipe, corpus / "again", resume=checkpoint), whole)
+
+
+def leaves(tree) -> list[torch.Tensor]:
+    if isinstance(tree, dict):
+        return [leaf for branch in tree.values() for leaf in leaves(branch)]
+    return [tree] if torch.is_tensor(tree) else []
+
+
 def test_a_run_with_other_settings_is_not_gone_on_with(corpus: Path, tiny_base: Path):
     """The optimiser, the schedule and the order of batches would be those of neither."""
     settings = {**HARD, "training__max_steps": 2}
