@@ -113,7 +113,7 @@ _FREE: Any = {
     "adapter": {"init"},
     "corpora": True,  # they and the prompt make the training sequences
     "prompt": True,
-    "training": {"gradient_checkpointing", "limit_devel", "keep", "patience", "report_to", "save_steps"},
+    "training": {"gradient_checkpointing", "keep", "patience", "report_to", "save_steps"},
     "thresholds": True,
 }
 """What may differ between a run and one that goes on with it: where files lie, and what is only watched."""
