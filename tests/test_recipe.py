@@ -88,6 +88,10 @@ def test_the_config_is_kept_as_it_was_run(tmp_path: Path) -> None:
         ("[corpora.more]\ntrian = 1\n", "  corpora.more.trian: There is no such setting. Did you mean train?"),
         ("[corpora.more]\ntrain = 1\n", "  corpora.more.train: Input should be a valid string\n"),
         ("[corpora.more]\ntrain = 1\n", "  corpora.more.labels: Field required"),
+        (
+            '[corpora.more]\ntrain = "x"\n\n[corpora.more.labels]\nGENE = "protein"\n',
+            "  corpora: Value error, GENE is called 'gene' and 'protein'. Choose one for all corpora.",
+        ),
         ("[adapter]\nr = 0\n", "  adapter.r: Input should be greater than 0"),
         ('[base]\nquantization = "int8"\n', "  base.quantization: Input should be 'nf4'"),
         (

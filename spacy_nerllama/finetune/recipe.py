@@ -16,6 +16,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
 )
 from spacy.util import registry
 
@@ -128,6 +129,19 @@ class Recipe(Section):
     prompt: Any
     training: TrainingSection = TrainingSection()
     thresholds: ThresholdsSection = ThresholdsSection()
+
+    @field_validator("corpora")
+    @classmethod
+    def _agree(cls, corpora: dict[str, CorpusSection]) -> dict[str, CorpusSection]:
+        """Check that the prompt calls a label the same in all corpora: the component knows one name of it."""
+        names: dict[str, str] = {}
+        for corpus in corpora.values():
+            for label, words in corpus.labels.items():
+                if names.setdefault(label, words) != words:
+                    raise ValueError(
+                        f"{label} is called {names[label]!r} and {words!r}. Choose one for all corpora."
+                    )
+        return corpora
 
     @property
     def labels(self) -> dict[str, str]:
