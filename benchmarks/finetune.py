@@ -35,7 +35,7 @@ from spacy_nerllama.finetune.loss import make_batch, use_loss
 from spacy_nerllama.finetune.memory import DECIDED, PUBLISHED, Shape, plan
 from spacy_nerllama.finetune.recipe import Recipe, read_recipe
 from spacy_nerllama.finetune.sequences import TrainingSequence
-from spacy_nerllama.finetune.train import _with_adapter
+from spacy_nerllama.finetune.train import with_adapter
 from spacy_nerllama.models.loading import keep_unpacked, resolve_device
 
 SHAPES = {
@@ -102,7 +102,7 @@ def recipe_of(length: int, batch: int) -> Recipe:
 
 def ours(base: Any, recipe: Recipe, device: str) -> tuple[Any, torch.optim.Optimizer]:
     """Make the base learn our way."""
-    model = _with_adapter(base, recipe)
+    model = with_adapter(base, recipe)
     use_loss(base)
     base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -32,24 +32,25 @@ from tqdm import tqdm
 
 from spacy_nerllama.evaluation import best_thresholds, score
 from spacy_nerllama.evaluation.calibration import expected_calibration_error, reliability
-from spacy_nerllama.finetune.loss import Loss, make_batch, use_loss
+from spacy_nerllama.finetune.data import devel_examples, read_split, recipe_batches
+from spacy_nerllama.finetune.loss import collator, use_loss
 from spacy_nerllama.finetune.recipe import Recipe, read_recipe
-from spacy_nerllama.finetune.sequences import doc_examples
-from spacy_nerllama.finetune.thresholds import Example
-from spacy_nerllama.finetune.train import Batch, _batches, _docs, _sequences, _with_adapter
+from spacy_nerllama.finetune.sequences import Batch, Example
+from spacy_nerllama.finetune.train import with_adapter
 from spacy_nerllama.models.engine import Engine
 from spacy_nerllama.models.loading import load_base
 from spacy_nerllama.models.marked import mark_requests
 from spacy_nerllama.models.tokens import TextEncoder
+from spacy_nerllama.updating import Loss
 from spacy_nerllama.voting import Voting, elect
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)  # the decision loss first: its time is the others' limit
 HALVES = 2
 
 
-def devel_examples(recipe: Recipe, limit: int) -> list[Example]:
+def drawn(recipe: Recipe, limit: int) -> list[Example]:
     """Draw the devel requests: the same ones for every run."""
-    examples = [example for c in recipe.corpora.values() for example in doc_examples(_docs(c.devel), c.labels)]
+    examples = list(devel_examples(recipe))
     random.Random(0).shuffle(examples)
     return examples[:limit]
 
@@ -117,19 +118,19 @@ def train(path: Path, overrides: dict[str, Any], loss: Loss, seed: int, tokens: 
     RETURNS: What is written to the output, without the settings.
     """
     recipe, _ = read_recipe(path, {**overrides, "training.loss": loss, "training.seed": seed})
-    training, examples = recipe.training, devel_examples(recipe, devel)
+    training, examples = recipe.training, drawn(recipe, devel)
     torch.manual_seed(seed)
     base, tokenizer = load_base(**recipe.base.model_dump())
     encoder = TextEncoder(tokenizer)
-    batches = _batches(_sequences(recipe, encoder, "train"), training)
-    model = _with_adapter(base, recipe)
+    batches = recipe_batches(read_split(recipe, encoder, "train"), training)
+    model = with_adapter(base, recipe)
     use_loss(base, training.response_weight)
     engine = Engine(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
     steps = max(1, training.warmup * tokens / training.batch_tokens)
     warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / steps))
-    collate = partial(make_batch, loss=loss, pad=encoder.end_of_turn, end=encoder.end_of_turn)
+    collate = collator(loss, encoder)
     meter, seen, by_time = Meter(base.device), 0, None
 
     def scores() -> dict[str, float]:

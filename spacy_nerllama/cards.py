@@ -10,6 +10,7 @@ from .base import BUNDLED
 
 CARD = "README.md"
 TAGS = ["token-classification", "named-entity-recognition", "biomedical", "spacy", "spacy-nerllama"]
+DEFAULT_PROMPT = {"@misc": "nerllama.CompactPrompt.v1"}
 _HUB_NAMES = {BUNDLED.name: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 
@@ -64,8 +65,10 @@ def adapter_card(meta: Mapping[str, Any]) -> str:
         f"It marks {_words(meta['labels'])} in text, by the marked decoding of spacy-nerllama:",
         "",
         "```python",
+        "import spacy",
+        "",
         'nlp = spacy.blank("en")',
-        f'nlp.add_pipe("nerllama_ner", config={{"model": {{{_model_settings(base["name"])}}}}})',
+        f'nlp.add_pipe("nerllama_ner", config={_component_settings(meta)})',
         "```",
         "",
         f"- **Text.** {_generates(meta.get('generates_text'))}",
@@ -170,9 +173,13 @@ def _devel_lines(meta: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _model_settings(base: str) -> str:
-    name = "" if base == BUNDLED.name else f'"name": "{base}", '
-    return f'{name}"adapter": "FOLDER OR HUB NAME OF THIS"'
+def _component_settings(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the component has to be told, beyond its defaults, to read the adapter as it was trained."""
+    model = {"adapter": "FOLDER OR HUB NAME OF THIS"}
+    if (name := meta["base"]["name"]) != BUNDLED.name:
+        model = {"name": name, **model}
+    prompt = meta["prompt"]
+    return {"model": model} if prompt == DEFAULT_PROMPT else {"model": model, "prompt": prompt}
 
 
 def _short(name: str) -> str:

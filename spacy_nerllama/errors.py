@@ -114,7 +114,10 @@ class Errors:
         "[NL062] There are checkpoints in {path}. Go on from the last one with --resume, or choose another "
         "output folder."
     )
-    E063 = "[NL063] The corpora {corpora} give no training sequences: they have no sentences, or all too long."
+    E063 = (
+        "[NL063] The corpora {corpora} give no training sequences: their sentences are all too long for "
+        "training.max_tokens, or in a devel split, or there are none."
+    )
     E064 = "[NL064] There is no corpus file {path}. Make it with: python -m spacy nerllama convert INPUT {path}"
     E065 = "[NL065] There is no prompt {prompt!r} for instruction data. Use one of: {prompts}."
     E066 = (
@@ -434,6 +437,24 @@ class Errors:
         "{memory:.1f} GB. {advice}"
     )
     E153 = "[NL153] {memory!r} is no amount of memory. Give it as 16GB or 15.5GiB."
+
+    # Fine-tuning: NL230-NL239
+    E230 = (
+        "[NL230] The checkpoint {path} is of a run with other settings:\n{problems}\nSet them as they were. To "
+        "train its adapter on with others, name its folder as adapter.init, and choose another output folder."
+    )
+    E231 = (
+        "[NL231] The memory of the device gave out ({reason}). Take smaller batches (training.batch_tokens and "
+        "training.max_tokens) or training.gradient_checkpointing = true: `finetune --dry-run` tells what fits."
+    )
+    E232 = (
+        "[NL232] The checkpoint {path} could not be written ({reason}). Make room on the disk, and go on with "
+        "--resume. Last good checkpoint: {kept}."
+    )
+    E233 = (
+        "[NL233] The gradient of {name} is {norm}: the step was not made. Lower the learn_rate of "
+        "[training.optimizer], or look for what is unusual in the docs of this batch."
+    )
 
 
 class ModelUnavailableError(ConnectionError):

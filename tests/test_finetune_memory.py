@@ -28,7 +28,7 @@ from spacy_nerllama.finetune.memory import (
 )
 from spacy_nerllama.finetune.recipe import AdapterSection, BaseSection, Recipe, TrainingSection, read_recipe
 from spacy_nerllama.finetune.sequences import TrainingSequence
-from spacy_nerllama.finetune.train import _with_adapter
+from spacy_nerllama.finetune.train import with_adapter
 from spacy_nerllama.prompts import CompactPrompt
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -95,7 +95,7 @@ def config_of(width: int = 256, inner: int = 1024) -> LlamaConfig:
 def measure(config: LlamaConfig, recipe: Recipe, dtype: torch.dtype) -> int:
     """Measure the peak of a training step, beside weights and states of the optimiser."""
     base = LlamaForCausalLM(config).to(dtype).requires_grad_(False)
-    model = _with_adapter(base, recipe)
+    model = with_adapter(base, recipe)
     use_loss(base)
     if recipe.training.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -153,7 +153,7 @@ def test_weights_are_counted_to_the_byte(wide_base: Path, quantization: str | No
 
     base, _ = load_base(str(wide_base), quantization, "bfloat16", "cpu")
     recipe = recipe_of(quantization=quantization)
-    model = _with_adapter(base, recipe)
+    model = with_adapter(base, recipe)
     planned = plan(shape_of(str(wide_base)), recipe)
     trained = [p for p in model.parameters() if p.requires_grad]
     assert planned.parameters["adapter"] == sum(p.numel() for p in trained)
@@ -192,6 +192,16 @@ def test_what_is_largest_fits_and_no_more() -> None:
     assert peak(longest, longest) <= 16 * GB < peak(longest + 1, longest + 1)
     assert peak(batch * 512, 512) <= 16 * GB < peak((batch + 1) * 512, 512)
     assert largest(shape, recipe, GB) == (0, 0)
+
+
+def test_a_sequence_that_is_longer_than_a_batch_counts() -> None:
+    """It has a batch to itself; and a batch need not be of sequences of the longest kind."""
+
+    def peak(**training: int) -> int:
+        return plan(PUBLISHED[LLAMA], recipe_of(**training)).peak
+
+    assert peak(max_tokens=2048, batch_tokens=512) == peak(max_tokens=2048, batch_tokens=2048)
+    assert peak(max_tokens=1000, batch_tokens=1999) > peak(max_tokens=1000, batch_tokens=1000)
 
 
 def test_what_does_not_fit_says_what_would() -> None:
@@ -240,6 +250,7 @@ def test_the_command_line_tells_and_refuses() -> None:
     assert wrong.exit_code == 1
     assert "[NL153]" in wrong.output
     assert "--output" in run(recipe).output
+    assert "--dry-run" in run(recipe, "--output", "out", "--memory", "16GB").output
 
 
 def test_a_run_warns_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

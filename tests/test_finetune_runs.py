@@ -1,16 +1,21 @@
 """Runs that are killed, interrupted, resumed or stopped, and which adapter is left in the end."""
 
+import gc
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from spacy.tokens import DocBin
+from spacy.vocab import Vocab
 from training import recipe_of
 from transformers import TrainerControl
 
@@ -80,6 +85,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from spacy.tokens import DocBin
+from spacy.vocab import Vocab
 from training import recipe_of
 from spacy_nerllama.finetune.train import finetune
 from spacy_nerllama.finetune.trainer import AdapterTrainer
@@ -114,6 +121,116 @@ def test_a_run_killed_during_a_save_goes_on_from_the_checkpoint_before(
     again = finetune(*recipe, corpus / "killed", resume=True)
     assert f"{folder / 'checkpoint-6'} is not whole" in caplog.text
     assert same(again, finetune(*recipe, corpus / "whole"))  # a new adapter is drawn alike in any process
+
+
+def test_states_of_the_optimiser_in_8_bits_are_gone_on_with(corpus: Path, wide_base: Path):
+    """As the recipes for 8B have them; bitsandbytes keeps those of matrices of 4096 numbers and more so."""
+    settings = {**HARD, "adapter__r": 64, "training__optimizer": "adamw_8bit", "training__keep": "last"}
+    recipe = recipe_of(corpus, wide_base, **{**settings, "training__max_steps": 4})
+    whole = finetune(*recipe, corpus / "whole")
+    checkpoint = whole / "checkpoints" / "checkpoint-2"
+    moments = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
+    assert torch.uint8 in {tensor.dtype for tensor in leaves(moments)}
+    assert same(finetune(*recipe, corpus / "again", resume=checkpoint), whole)
+
+
+def leaves(tree) -> list[torch.Tensor]:
+    if isinstance(tree, dict):
+        return [leaf for branch in tree.values() for leaf in leaves(branch)]
+    return [tree] if torch.is_tensor(tree) else []
+
+
+def test_a_run_with_other_settings_is_not_gone_on_with(corpus: Path, tiny_base: Path):
+    """The optimiser, the schedule and the order of batches would be those of neither."""
+    settings = {**HARD, "training__max_steps": 2}
+    folder = finetune(*recipe_of(corpus, tiny_base, **settings), corpus / "adapter")
+    other = recipe_of(corpus, tiny_base, **{**settings, "adapter__r": 8, "training__learning_rate": 0.5})
+    wrong = r"NL230.*\n  adapter.r: 4 then, 8 now\n  training.learning_rate: 0.02 then, 0.5 now\nSet"
+    with pytest.raises(ValueError, match=wrong):
+        finetune(*other, folder, resume=True)
+    docs = list(DocBin().from_disk(corpus / "train.spacy").get_docs(Vocab()))
+    DocBin(docs=docs[:-1]).to_disk(corpus / "fewer.spacy")
+    fewer = recipe_of(corpus, tiny_base, **settings, corpora__ours__train=str(corpus / "fewer.spacy"))
+    with pytest.raises(ValueError, match=r"NL230.*\n  training sequences \(corpora and prompt\): '\w+' then"):
+        finetune(*fewer, folder, resume=True)
+    moved = (corpus / "devel.spacy").rename(corpus / "moved.spacy")
+    free = {"training__save_steps": 1, "training__keep": "last", "corpora__ours__devel": str(moved)}
+    finetune(*recipe_of(corpus, tiny_base, **{**settings, **free}), folder, resume=True)
+
+
+def test_an_adapter_is_gone_on_from(corpus: Path, tiny_base: Path, wide_base: Path):
+    still = {**HARD, "training__max_steps": 1, "training__learning_rate": 1e-30}
+    first = finetune(*recipe_of(corpus, tiny_base, **{**HARD, "training__max_steps": 2}), corpus / "first")
+    again = finetune(*recipe_of(corpus, tiny_base, adapter__init=str(first), **still), corpus / "again")
+    assert same(first, again)
+    config = json.loads((again / "adapter_config.json").read_text("utf8"))
+    assert config["lora_dropout"] == HARD["adapter__dropout"]
+    with pytest.raises(ValueError, match=r"NL044.*hidden_size is 32, that of this base 64"):
+        finetune(*recipe_of(corpus, wide_base, adapter__init=str(first), **still), corpus / "other")
+    with pytest.raises(FileNotFoundError, match="NL043"):
+        finetune(*recipe_of(corpus, tiny_base, adapter__init=str(corpus / "none"), **still), corpus / "other")
+
+
+def test_a_device_without_memory_is_told_what_to_set(
+    corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 8 GiB.")
+
+    monkeypatch.setattr(trainer.AdapterTrainer, "compute_loss", full)
+    with pytest.raises(MemoryError, match=r"NL231.*\(CUDA out of memory\).*training.batch_tokens"):
+        finetune(*recipe_of(corpus, tiny_base, **HARD), corpus / "adapter")
+
+
+def test_thresholds_are_tuned_when_the_memory_of_the_training_is_given_back(
+    corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with_adapter, bases = train.with_adapter, []
+
+    def watched(base, recipe):
+        bases.append(weakref.ref(base))
+        return with_adapter(base, recipe)
+
+    def tuned(recipe, folder):
+        gc.collect()  # as loading a model does
+        assert bases[0]() is None
+        return {}
+
+    monkeypatch.setattr(train, "with_adapter", watched)
+    monkeypatch.setattr(train, "tune_thresholds", tuned)
+    finetune(*recipe_of(corpus, tiny_base, **{**HARD, "thresholds__limit": 2}), corpus / "adapter")
+
+
+def test_a_corpus_that_changes_or_goes_while_training_does_not_cost_the_adapter(
+    corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What is published says on what it was trained."""
+    digest = sha256((corpus / "train.spacy").read_bytes()).hexdigest()
+    run = trainer.AdapterTrainer.train
+
+    def going(self, **settings):
+        (corpus / "train.spacy").unlink()
+        return run(self, **settings)
+
+    monkeypatch.setattr(trainer.AdapterTrainer, "train", going)
+    folder = finetune(*recipe_of(corpus, tiny_base, **HARD), corpus / "adapter")
+    assert meta(folder)["data"]["ours"]["train"]["sha256"] == digest
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full can be had on Linux only")
+def test_a_full_disk_is_named_and_the_checkpoint_before_is_whole(
+    corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save = trainer.AdapterTrainer._save_optimizer_and_scheduler
+
+    def filled(self, folder):
+        if folder.endswith("-4"):
+            (Path(folder) / "optimizer.pt").symlink_to("/dev/full")
+        save(self, folder)
+
+    monkeypatch.setattr(trainer.AdapterTrainer, "_save_optimizer_and_scheduler", filled)
+    with pytest.raises(OSError, match=r"NL232.*checkpoint-4 could not.*--resume.*: .*checkpoint-2\."):
+        finetune(*recipe_of(corpus, tiny_base, **HARD), corpus / "adapter")
 
 
 @pytest.fixture
@@ -171,7 +288,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_texts(corpus: Path
 def test_a_gradient_that_is_no_number_never_reaches_the_weights(
     corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    with_adapter, seen = train._with_adapter, []
+    with_adapter, seen = train.with_adapter, []
 
     def spoiled(*args):
         model = with_adapter(*args)
@@ -184,7 +301,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(
         weight.register_hook(overflow)
         return model
 
-    monkeypatch.setattr(train, "_with_adapter", spoiled)
+    monkeypatch.setattr(train, "with_adapter", spoiled)
     settings = {**HARD, "training__save_steps": 1}
     with pytest.raises(ValueError, match="NL160.*gradient of step 3 is") as error:
         finetune(*recipe_of(corpus, tiny_base, **settings), corpus / "adapter")
@@ -198,8 +315,8 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(
 
 def test_the_best_adapter_is_kept_and_scores_as_the_component_decodes_it(corpus: Path, tiny_base: Path):
     from spacy_nerllama.evaluation import score
+    from spacy_nerllama.finetune.data import devel_examples
     from spacy_nerllama.finetune.devel import GREEDY
-    from spacy_nerllama.finetune.sequences import doc_examples
     from spacy_nerllama.models import Llama
 
     settings = {"training__epochs": 3, "training__save_steps": 1, "training__learning_rate": 0.03}
@@ -209,7 +326,7 @@ def test_the_best_adapter_is_kept_and_scores_as_the_component_decodes_it(corpus:
     best = max(scores, key=lambda step: (scores[step], -losses[step]))
     assert 0 < scores[best] != scores[1]
     assert meta(folder)["kept"] == {"step": best, "steps": max(scores), "devel_f1": scores[best]}
-    examples = list(doc_examples(train._docs(str(corpus / "devel.spacy")), recipe.labels))
+    examples = list(devel_examples(recipe))
     model = Llama(adapter=str(folder), **recipe.base.model_dump())
     votes = model.vote((request for request, _ in examples), recipe.prompt, GREEDY, 4096)
     counts = score((vote.spans, gold) for vote, (_, gold) in zip(votes, examples, strict=True))
@@ -324,8 +441,6 @@ def test_without_matplotlib_there_is_no_curve(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_folder_says_what_was_trained_on_what(corpus: Path, tiny_base: Path):
-    from hashlib import sha256
-
     from huggingface_hub import ModelCard
 
     (tiny_base / "README.md").write_text("---\nlicense: apache-2.0\n---\n", "utf8")

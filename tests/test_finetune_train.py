@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from training import recipe_of
 
+from spacy_nerllama.finetune.data import read_split
 from spacy_nerllama.finetune.recipe import read_recipe
 from spacy_nerllama.finetune.train import finetune
 
@@ -27,6 +28,11 @@ def test_all_labels_can_be_taught_in_one_reading(corpus: Path, tiny_base: Path) 
     recipe, config = read_recipe(path, {"training.max_steps": 2, "corpora.ours.labels.GENE": "gene"})
     folder = finetune(recipe, config, corpus / "adapter")
     assert json.loads((folder / "meta.json").read_text())["labels"] == {"DISEASE": "disease", "GENE": "gene"}
+    snippet = (folder / "README.md").read_text("utf8").split("```python\n")[1].split("```")[0]
+    names: dict = {}
+    exec(snippet.replace("FOLDER OR HUB NAME OF THIS", str(folder)), names)
+    ner = names["nlp"].get_pipe("nerllama_ner")
+    assert (ner.prompt, ner.labels) == (recipe.prompt, ("DISEASE", "GENE")), "the card tells how to use it"
 
 
 def weights(folder: Path) -> dict:
@@ -86,9 +92,9 @@ def listening() -> Iterator[None]:
 
 @pytest.mark.usefixtures("listening")
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
-    from spacy_nerllama.finetune import train
+    from spacy_nerllama.finetune import loss
 
-    collate = train.make_batch
+    collate = loss.make_batch
     batches = []
 
     def interrupting(*args, **kwargs):
@@ -97,7 +103,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(corpus: Path, tiny_base: Path,
             signal.raise_signal(signal.SIGINT)
         return collate(*args, **kwargs)
 
-    monkeypatch.setattr(train, "make_batch", interrupting)
+    monkeypatch.setattr(loss, "make_batch", interrupting)
     recipe = recipe_of(corpus, tiny_base, thresholds__limit=0)
     with pytest.raises(KeyboardInterrupt):
         finetune(*recipe, corpus / "adapter")
@@ -110,12 +116,12 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(corpus: Path, tiny_base: Path,
 
 @pytest.mark.usefixtures("listening")
 def test_a_run_that_fails_gives_ctrl_c_back(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
-    from spacy_nerllama.finetune import train
+    from spacy_nerllama.finetune import loss
 
     def failing(*args, **kwargs):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(train, "make_batch", failing)
+    monkeypatch.setattr(loss, "make_batch", failing)
     with pytest.raises(RuntimeError, match="no memory"):
         finetune(*recipe_of(corpus, tiny_base, thresholds__limit=0), corpus / "adapter")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -123,12 +129,12 @@ def test_a_run_that_fails_gives_ctrl_c_back(corpus: Path, tiny_base: Path, monke
 
 def test_an_evaluation_does_not_cut_the_gradients_of_a_4_bit_base(corpus: Path, wide_base: Path):
     """bitsandbytes packs layers in evaluation mode, on CPUs with bfloat16; those give no gradient afterwards."""
-    from spacy_nerllama.finetune.train import _with_adapter
+    from spacy_nerllama.finetune.train import with_adapter
     from spacy_nerllama.models.loading import load_base
 
     base, _ = load_base(str(wide_base), "nf4", "bfloat16", "cpu")
     recipe, _ = recipe_of(corpus, wide_base, '"nf4"')
-    model, ids = _with_adapter(base, recipe), torch.tensor([[1, 2, 3, 4]])
+    model, ids = with_adapter(base, recipe), torch.tensor([[1, 2, 3, 4]])
 
     def gradients() -> list[torch.Tensor]:
         model.train()
@@ -146,6 +152,21 @@ def test_a_missing_corpus_file_names_the_command_that_makes_it(corpus: Path, tin
     (corpus / "train.spacy").unlink()
     with pytest.raises(FileNotFoundError, match="nerllama convert"):
         finetune(*recipe_of(corpus, tiny_base), corpus / "adapter")
+
+
+def test_a_corpus_file_that_is_none_of_spacys_is_named(corpus: Path, tiny_base: Path):
+    (corpus / "train.spacy").write_text("Anna has gout.", "utf8")
+    with pytest.raises(ValueError, match=r"^\[NL090\] .*train\.spacy"):
+        finetune(*recipe_of(corpus, tiny_base), corpus / "adapter")
+
+
+def test_each_corpus_with_a_devel_split_is_measured(corpus: Path, tiny_base: Path, encoder):
+    recipe, _ = recipe_of(corpus, tiny_base, training__limit_devel=2)
+    ours = recipe.corpora["ours"]
+    recipe.corpora["undivided"] = ours.model_copy(update={"devel": None})
+    assert len(read_split(recipe, encoder, "devel")) == 2
+    recipe.corpora |= {"more": ours, "still more": ours}
+    assert len(read_split(recipe, encoder, "devel")) == 3, "fewer than corpora is one of each"
 
 
 @pytest.mark.slow

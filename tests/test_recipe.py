@@ -88,6 +88,10 @@ def test_the_config_is_kept_as_it_was_run(tmp_path: Path) -> None:
         ("[corpora.more]\ntrian = 1\n", "  corpora.more.trian: There is no such setting. Did you mean train?"),
         ("[corpora.more]\ntrain = 1\n", "  corpora.more.train: Input should be a valid string\n"),
         ("[corpora.more]\ntrain = 1\n", "  corpora.more.labels: Field required"),
+        (
+            '[corpora.more]\ntrain = "x"\n\n[corpora.more.labels]\nGENE = "protein"\n',
+            "  corpora: Value error, GENE is called 'gene' and 'protein'. Choose one for all corpora.",
+        ),
         ("[adapter]\nr = 0\n", "  adapter.r: Input should be greater than 0"),
         ('[base]\nquantization = "int8"\n', "  base.quantization: Input should be 'nf4'"),
         (
@@ -129,6 +133,22 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
         defaults = Recipe.model_fields[section].default
         assert type(getattr(recipe, section)) is type(defaults)
         assert set(config.get(section, {})) <= set(type(defaults).model_fields)
+
+
+def test_the_papers_recipe_has_the_papers_settings() -> None:
+    """As the released code has them; the rank is that of the released adapters."""
+    recipe, _ = read_recipe(CONFIGS / "llama3.1-8b-paper.cfg", examples=False)
+    adapter, training = recipe.adapter, recipe.training
+    assert (recipe.base.quantization, recipe.base.dtype) == ("nf4", "bfloat16")
+    assert (adapter.r, adapter.alpha, adapter.dropout) == (64, 16, 0.1)
+    assert adapter.target_modules == ["q_proj", "k_proj", "v_proj", "o_proj"]
+    assert (training.loss, training.epochs, training.max_steps) == ("full", 5, None)
+    assert (training.learning_rate, training.schedule, training.warmup) == (2e-5, "cosine", 0)
+    assert (training.batch_tokens, training.max_tokens, training.accumulate) == (2048, 2048, 1)
+    assert training.gradient_checkpointing
+    assert (training.keep, training.patience, training.seed) == ("last", None, 42)
+    assert isinstance(recipe.prompt, PaperPrompt)
+    assert recipe.prompt.n_examples == 5
 
 
 def test_there_are_shipped_recipes() -> None:

@@ -136,6 +136,29 @@ def test_a_step_is_the_same_however_its_batch_is_cut(begun: Language) -> None:
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-3)
 
 
+def test_with_gradient_checkpointing_a_step_is_the_same(begun: Language) -> None:
+    """And each layer is read a second time, for the backward pass; not when it decodes."""
+    mine, other = component(begun), copy.deepcopy(component(begun))
+    other.updating = Updating(gradient_checkpointing=True)
+    reads = []
+    for ner in (mine, other):
+        ner.update(examples(begun)[:1])
+        layer = ner.model.load(trainable=True).engine.model.get_base_model().model.layers[0]
+        layer.mlp.register_forward_pre_hook(lambda *_, ner=ner: reads.append(ner))
+    assert all(parameter.grad is not None for parameter in trained(other))
+    for ner in (mine, other):
+        ner.update(examples(begun)[1:])
+        ner.finish_update(optimizer())
+    assert (reads.count(mine), reads.count(other)) == (1, 2)
+    for one, two in zip(trained(mine), trained(other), strict=True):
+        torch.testing.assert_close(one, two)
+    reads.clear()
+    docs = [ner(begun.make_doc("Anna has gout.")) for ner in (mine, other)]
+    assert reads.count(mine) == reads.count(other)
+    one, two = (doc.spans["nerllama"].attrs["scores"] for doc in docs)
+    assert list(one) == list(two)
+
+
 def trained(ner: NerLlama) -> list[torch.Tensor]:
     parameters = ner.model.load(trainable=True).engine.model.parameters()
     return [parameter for parameter in parameters if parameter.requires_grad]
@@ -162,6 +185,16 @@ def test_the_optimizers_settings_hold(begun: Language) -> None:
 def test_another_optimizer_is_refused(begun: Language) -> None:
     with pytest.raises(ValueError, match=r"^\[NL171\] .*use_radam.*nerllama_ner"):
         begun.update(examples(begun), sgd=RAdam(0.1))
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(begun: Language) -> None:
+    weight = trained(component(begun))[0]
+    weight.register_hook(lambda gradient: gradient * torch.nan)
+    begun.update(examples(begun), sgd=False)
+    before = [parameter.detach().clone() for parameter in trained(component(begun))]
+    with pytest.raises(ValueError, match=r"^\[NL233\] The gradient of nerllama_ner is nan.*learn_rate"):
+        begun.update(examples(begun), sgd=optimizer())
+    assert all(torch.equal(one, two) for one, two in zip(before, trained(component(begun)), strict=True))
 
 
 def test_dropout_is_that_of_the_loop(begun: Language) -> None:
@@ -340,8 +373,12 @@ def overrides(files: Path, base: Path, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_spacy_train(files: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(CONFIG, files / "out", overrides=overrides(files, tiny_base))
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_spacy_train(
+    files: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str], checkpointing: bool
+) -> None:
+    setting = {"components.nerllama_ner.updating.gradient_checkpointing": checkpointing}
+    train(CONFIG, files / "out", overrides=overrides(files, tiny_base, **setting))
     assert "nerllama_ner" in capsys.readouterr().out
     for kind in ("model-best", "model-last"):
         folder = files / "out" / kind

@@ -47,6 +47,8 @@ def finetune_cli(
     overrides = config_overrides(ctx)
     if output is None and not dry_run:
         ctx.fail("Missing option '--output' / '-o'.")
+    if memory is not None and not dry_run:
+        ctx.fail("--memory goes with --dry-run: a run takes what the device has.")
     from ..finetune.recipe import read_recipe
 
     try:
@@ -94,6 +96,8 @@ def _print_plan(recipe: "Recipe", memory: str | None) -> None:
     )
     check(shape, recipe, room, size)
     msg.good("The recipe fits")
+    if memory is None and device == "cpu":
+        msg.text("On a CPU a process takes more than is counted here: docs/finetuning.md says how much more.")
 
 
 def _warn(recipe: "Recipe") -> None:

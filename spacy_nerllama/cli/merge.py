@@ -30,6 +30,7 @@ def merge_cli(
     Merge an adapter into its base and write model and tokenizer (safetensors) for vLLM, llama.cpp or transformers.
     Says how far the merged model is from the unmerged one, and whether it can generate text.
     """
+    from safetensors import SafetensorError
     from wasabi import msg
 
     from ..cards import difference_text
@@ -37,7 +38,7 @@ def merge_cli(
 
     try:
         meta = merge(adapter, output, base, dtype.value, device)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, SafetensorError) as error:  # the last one: the disk is full
         msg.fail(f"Nothing was written to {output}", str(error), exits=1)
     merged = meta["merged"]
     msg.good(f"Wrote {output}: {merged['base']} in {merged['dtype']} with {adapter}")

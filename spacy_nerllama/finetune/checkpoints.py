@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..corpora.files import replacing
 from ..errors import Errors, Warnings
@@ -13,6 +14,7 @@ from ..errors import Errors, Warnings
 logger = logging.getLogger(__name__)
 
 SEAL = "complete.json"
+SETTINGS = "settings.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -39,6 +41,26 @@ def is_whole(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
+
+
+def save_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a run into a checkpoint."""
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", "utf8")
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Check that a run has the settings of the one that wrote a checkpoint.
+
+    RAISES: ValueError, naming those that differ.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():  # one that was written before checkpoints had it
+        return
+    then = json.loads(path.read_text("utf8"))
+    differing = [key for key in sorted({*then, *settings}) if then.get(key) != settings.get(key)]
+    if differing:
+        problems = "\n".join(f"  {key}: {then.get(key)!r} then, {settings.get(key)!r} now" for key in differing)
+        raise ValueError(Errors.E230.format(path=folder, problems=problems))
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -72,5 +94,5 @@ def resume_from(folder: Path, wanted: bool | Path) -> Path | None:
     for path in checkpoints(folder):
         if not is_whole(path):
             logger.warning(Warnings.W160.format(path=path))
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # of several processes each is about to delete it
     return wanted if isinstance(wanted, Path) else last_whole(folder)

@@ -8,8 +8,8 @@ from ..models.engine import Engine
 from ..models.marked import mark_requests
 from ..models.tokens import TextEncoder
 from ..prompts import Prompt
-from ..requests import Request, TokenSpan
 from ..voting import Voting
+from .sequences import Example
 
 GREEDY = Voting(samples=1)
 """One greedy reading needs no threshold, and takes less than half the passes of exact votes."""
@@ -26,7 +26,7 @@ class Devel:
     engine: Engine
     encoder: TextEncoder
     prompt: Prompt
-    examples: Sequence[tuple[Request, list[TokenSpan]]]
+    examples: Sequence[Example]
 
     def measure(self, part: int = 0, parts: int = 1) -> Counts:
         """Decode the requests, or one part of several, and count spans strictly.

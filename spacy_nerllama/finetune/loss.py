@@ -7,7 +7,8 @@ cannot generate text. The losses on text are computed over the whole vocabulary,
 time. No loss ever makes the logits of a batch (1 GB for 2048 tokens of Llama 3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from ..errors import Errors
+from ..models.tokens import TextEncoder
 from ..updating import Loss
 from .sequences import TrainingSequence
 
@@ -164,6 +166,12 @@ def make_batch(sequences: Sequence[TrainingSequence], loss: Loss, pad: int, end:
     )
     decisions = {**batch, "labels": labels, "choices": legal}
     return {**decisions, "response": text} if loss == "both" else decisions
+
+
+def collator(loss: Loss, encoder: TextEncoder) -> Callable[[Sequence[TrainingSequence]], dict[str, Tensor]]:
+    """Give `make_batch` for a loss, with the ids of a tokenizer."""
+    pad, end = encoder.tokenizer.pad_token_id, encoder.end_of_turn
+    return partial(make_batch, loss=loss, pad=end if pad is None else pad, end=end)
 
 
 def _padded(sequences: Sequence[TrainingSequence], pad: int) -> tuple[Tensor, Tensor]:

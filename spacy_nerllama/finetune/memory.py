@@ -134,14 +134,14 @@ class Plan:
 
 
 def plan(shape: Shape, recipe: Recipe, float_size: int = 2) -> Plan:
-    """Tell what a recipe needs: its largest batch, of `batch_tokens` in sequences of `max_tokens`.
+    """Tell what a recipe needs: its largest batch, of `batch_tokens`, or of one sequence that is longer.
 
     shape: The base's.
     float_size: Bytes of a number in what the base computes in: 2, or 4 for float32.
     """
     b, training = float_size, recipe.training
-    length = min(training.max_tokens, training.batch_tokens)
-    n = max(1, training.batch_tokens // length) * length
+    length = training.max_tokens
+    n = max(training.batch_tokens, length)
     linear = shape.layers * sum(i * o for i, o in shape.linear.values())
     tables = (1 if shape.tied else 2) * shape.vocabulary * shape.width
     norms = (2 * shape.layers + 1) * shape.width

@@ -12,7 +12,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save
 
 from ..base import BUNDLED
-from ..cards import CARD, adapter_card, base_licence, base_revision
+from ..cards import CARD, DEFAULT_PROMPT, adapter_card, base_licence, base_revision
 from ..corpora.files import replacing
 from ..evaluation import Counts
 from ..models.adapter import META, WEIGHTS, base_facts
@@ -45,7 +45,7 @@ def describe(model: PeftModel, recipe: Recipe, config: Config, encoder: TextEnco
             **base_facts(base, encoder),
         },
         "labels": recipe.labels,
-        "prompt": config.get("prompt", {"@misc": "nerllama.CompactPrompt.v1"}),
+        "prompt": config.get("prompt", DEFAULT_PROMPT),
         "loss": recipe.training.loss,
         "generates_text": recipe.training.loss != "decision",
         "thresholds": {},

@@ -16,13 +16,14 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
 )
 from spacy.util import registry
 
 from ..errors import Errors
 from ..marking import MarkingScheme
 from ..prompts import scheme_of
-from .loss import Loss
+from ..updating import Loss
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -43,7 +44,10 @@ class BaseSection(Section):
 
 
 class AdapterSection(Section):
-    """The LoRA adapter (Hu et al., arXiv:2106.09685). `init` is the folder of an adapter to go on from."""
+    """The LoRA adapter (Hu et al., arXiv:2106.09685).
+
+    init: The folder of an adapter to go on from, whose own `r`, `alpha` and `target_modules` then hold.
+    """
 
     r: PositiveInt = 16
     alpha: PositiveInt = 32
@@ -105,6 +109,17 @@ class ThresholdsSection(Section):
     limit: NonNegativeInt = 300
 
 
+_FREE: Any = {
+    "base": {"name", "device"},
+    "adapter": {"init"},
+    "corpora": True,  # they and the prompt make the training sequences
+    "prompt": True,
+    "training": {"gradient_checkpointing", "keep", "patience", "report_to", "save_steps"},
+    "thresholds": True,
+}
+"""What may differ between a run and one that goes on with it: where files lie, and what is only watched."""
+
+
 class Recipe(Section):
     """A whole recipe, its prompt made."""
 
@@ -115,10 +130,29 @@ class Recipe(Section):
     training: TrainingSection = TrainingSection()
     thresholds: ThresholdsSection = ThresholdsSection()
 
+    @field_validator("corpora")
+    @classmethod
+    def _agree(cls, corpora: dict[str, CorpusSection]) -> dict[str, CorpusSection]:
+        """Check that the prompt calls a label the same in all corpora: the component knows one name of it."""
+        names: dict[str, str] = {}
+        for corpus in corpora.values():
+            for label, words in corpus.labels.items():
+                if names.setdefault(label, words) != words:
+                    raise ValueError(
+                        f"{label} is called {names[label]!r} and {words!r}. Choose one for all corpora."
+                    )
+        return corpora
+
     @property
     def labels(self) -> dict[str, str]:
         """All labels that the corpora annotate, with what the prompt calls them."""
         return {label: words for corpus in self.corpora.values() for label, words in corpus.labels.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the weights of a run depend on, by dotted key, beside the training sequences."""
+        sections = self.model_dump(mode="json", exclude=_FREE)
+        return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
     @property
     def scheme(self) -> MarkingScheme:

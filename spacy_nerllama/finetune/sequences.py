@@ -8,8 +8,11 @@ from spacy.tokens import Doc
 from ..grammar import Decision, Grammar
 from ..marking import MarkingScheme
 from ..models.tokens import TextEncoder
-from ..prompts import Prompt
+from ..prompts import Prompt, scheme_of
 from ..requests import Request, TokenSpan, doc_requests
+
+Example = tuple[Request, list[TokenSpan]]
+"""A request with its gold spans."""
 
 
 class TrainingSequence(NamedTuple):
@@ -47,6 +50,40 @@ def training_sequence(
     )
 
 
+Batch = list[TrainingSequence]
+
+
+def training_sequences(
+    examples: Iterable[Example], prompt: Prompt, encoder: TextEncoder, max_tokens: int
+) -> list[tuple[Example, TrainingSequence]]:
+    """Build the sequences that teach examples, each with its example.
+
+    RETURNS: Those of at most `max_tokens` whose gold spans can be marked.
+    """
+    scheme, found = scheme_of(prompt), []
+    for request, spans in examples:
+        try:
+            sequence = training_sequence(request, spans, prompt, scheme, encoder)
+        except ValueError:  # a gold span that no reading can mark
+            continue
+        if len(sequence.ids) <= max_tokens:
+            found.append(((request, spans), sequence))
+    return found
+
+
+def in_batches(sequences: Iterable[TrainingSequence], batch_tokens: int) -> list[Batch]:
+    """Put sequences of about the same length together, up to the budget of tokens with padding.
+
+    A sequence that is longer than the budget has a batch to itself.
+    """
+    batches: list[Batch] = []
+    for sequence in sorted(sequences, key=lambda each: len(each.ids)):
+        if not batches or (len(batches[-1]) + 1) * len(sequence.ids) > batch_tokens:
+            batches.append([])
+        batches[-1].append(sequence)
+    return batches
+
+
 def _right_first(decision: Decision) -> tuple[int, ...]:
     right = decision.choices[decision.taken]
     return (right, *(choice for choice in decision.choices if choice != right))
@@ -54,7 +91,7 @@ def _right_first(decision: Decision) -> tuple[int, ...]:
 
 def doc_examples(
     docs: Iterable[Doc], labels: Mapping[str, str], held_out: Container[str] = (), together: bool = False
-) -> Iterator[tuple[Request, list[TokenSpan]]]:
+) -> Iterator[Example]:
     """Give what a corpus teaches: the requests for each sentence and the labels it annotates, with the gold spans.
 
     labels: What the prompt calls each label that the corpus annotates. Others are not asked for, so what a

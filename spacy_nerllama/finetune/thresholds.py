@@ -9,10 +9,8 @@ from tqdm import tqdm
 from ..evaluation import Counts, best_thresholds
 from ..models import Llama
 from ..prompts import Prompt
-from ..requests import Request, TokenSpan
 from ..voting import Voting
-
-Example = tuple[Request, list[TokenSpan]]
+from .sequences import Example
 
 
 def tune(

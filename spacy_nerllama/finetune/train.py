@@ -1,42 +1,35 @@
 """Run a recipe: `transformers.Trainer` on a PEFT model, and an adapter folder at the end."""
 
 import logging
-import random
-from collections.abc import Iterator, Sequence
-from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
+import torch
 from confection import Config
 from peft import LoraConfig, PeftModel, get_peft_model
-from spacy.tokens import Doc, DocBin
-from spacy.vocab import Vocab
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from ..errors import Errors
 from ..evaluation import Counts
 from ..models import Llama
+from ..models.adapter import Adapter
 from ..models.engine import Engine
-from ..models.loading import keep_unpacked, load_base, resolve_device
+from ..models.loading import keep_unpacked, load_base, load_tokenizer, resolve_device
 from ..models.tokens import TextEncoder
-from ..requests import doc_sentences
 from .best import KeepBest
-from .checkpoints import resume_from
+from .checkpoints import check_settings, resume_from
+from .data import devel_examples, fingerprint, read_split, recipe_batches
 from .devel import Devel
 from .interrupt import SaveOnInterrupt
-from .loss import Loss, make_batch, use_loss
+from .loss import collator, use_loss
 from .output import adapter_weights, describe, save_adapter, save_thresholds
 from .recipe import Recipe, TrainingSection
-from .sequences import TrainingSequence, doc_examples, training_sequence
-from .thresholds import Example, tune
+from .thresholds import tune
 from .trainer import AdapterTrainer
 
 logger = logging.getLogger(__name__)
-
-Batch = list[TrainingSequence]
-Split = Literal["train", "devel"]
 
 
 def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path = False) -> Path:
@@ -48,53 +41,62 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     resume: Go on from the last whole checkpoint there, or from the one that is named.
     RETURNS: The adapter's folder, `output`.
     RAISES: FileExistsError if there are checkpoints and `resume` is not set; ValueError without training data, for
-        a checkpoint that is not whole, or if the loss is no finite number; ImportError if what to report to is not
-        installed; KeyboardInterrupt after Ctrl-C, when a checkpoint is saved.
+        a checkpoint that is not whole or of a run with other settings, or if the loss is no finite number;
+        ImportError if what to report to is not installed; MemoryError if the device has too little;
+        KeyboardInterrupt after Ctrl-C, when a checkpoint is saved.
     """
     training, checkpoints = recipe.training, output / "checkpoints"
     _check_reporters(training)
     _check_optimizer(training.optimizer, resolve_device(recipe.base.device))
     last = resume_from(checkpoints, resume)
-    base, tokenizer = load_base(**recipe.base.model_dump())
-    encoder = TextEncoder(tokenizer)
-    train = _batches([sequence for _, sequence in _taught(recipe, encoder, "train")], training)
-    held_out = _taught(recipe, encoder, "devel")
-    devel = _batches([sequence for _, sequence in held_out], training)
+    encoder = TextEncoder(load_tokenizer(recipe.base.name))
+    train = recipe_batches(read_split(recipe, encoder, "train"), training)
+    held_out = read_split(recipe, encoder, "devel")
+    devel = recipe_batches(held_out, training)
     if not train:
         raise ValueError(Errors.E063.format(corpora=", ".join(recipe.corpora)))
     if training.patience and not devel:
         raise ValueError(Errors.E163)
+    settings = {**recipe.settings, "training sequences (corpora and prompt)": fingerprint(train)}
+    if last:
+        check_settings(last, settings)
+    base, _ = load_base(**recipe.base.model_dump())
     set_seed(training.seed)  # the Trainer does so too, but a new adapter is drawn before
-    model = _with_adapter(base, recipe)
+    model = with_adapter(base, recipe)
     # For all runs: it refuses what no component could use.
     engine = Engine(cast(PreTrainedModel, model))
     use_loss(base, training.response_weight)
+    meta = describe(model, recipe, config, encoder)  # now, while the corpora are what was read
+    collate = collator(training.loss, encoder)
     scored = bool(devel) and (training.keep == "best" or training.patience is not None)
     keep = KeepBest(training.patience) if scored else None
     if keep and last:
         keep.load(last)
     with SaveOnInterrupt() as interrupt:
         trainer = AdapterTrainer(
-            tokenizer=tokenizer,
+            tokenizer=encoder.tokenizer,
             devel=Devel(engine, encoder, recipe.prompt, [example for example, _ in held_out]) if keep else None,
             keep=keep,
+            settings=settings,
             model=model,
             args=_arguments(training, checkpoints, bool(devel), base.device.type),
             train_dataset=train,
             eval_dataset=devel or None,
-            data_collator=_collator(training.loss, encoder),
+            data_collator=lambda items: collate(items[0]),
             callbacks=[interrupt],
         )
         if keep and trainer.is_fsdp_enabled:
             raise ValueError(Errors.E164)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(Errors.E231.format(reason=str(error).split(". ")[0])) from error
     if interrupt.interrupted:
         raise KeyboardInterrupt
     if not trainer.is_world_process_zero():
         return output
     state = trainer.state
     best = keep.best if keep and training.keep == "best" else None
-    meta = describe(model, recipe, config, encoder)
     meta["kept"] = {
         "step": best.step if best else state.global_step,
         "steps": state.global_step,
@@ -110,13 +112,8 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
 
 def tune_thresholds(recipe: Recipe, folder: Path) -> dict[str, tuple[float, Counts]]:
     """Tune the thresholds of an adapter on the devel splits of its recipe."""
-    examples = (
-        example
-        for corpus in recipe.corpora.values()
-        for example in doc_examples(_docs(corpus.devel), corpus.labels, together=recipe.scheme.tells_labels)
-    )
     model = Llama(adapter=str(folder), **recipe.base.model_dump())
-    return tune(model, recipe.prompt, examples, recipe.thresholds.limit, recipe.training.seed)
+    return tune(model, recipe.prompt, devel_examples(recipe), recipe.thresholds.limit, recipe.training.seed)
 
 
 def _check_reporters(training: TrainingSection) -> None:
@@ -131,76 +128,11 @@ def _check_optimizer(optimizer: str, device: str) -> None:
         raise ValueError(Errors.E169.format(what=what, device=device, version=version("bitsandbytes")))
 
 
-def _taught(recipe: Recipe, encoder: TextEncoder, split: Split) -> list[tuple[Example, TrainingSequence]]:
-    """Build the sequences of all corpora for a split, as many of each as the recipe takes, each with its request.
+def with_adapter(base: Any, recipe: Recipe) -> PeftModel:
+    """Put the adapter of a recipe on its base, to be trained.
 
-    Corpora overlap: a sentence of one's devel split may be in another's train split, where it is left out.
+    RAISES: FileNotFoundError or ValueError if the adapter to go on from is not there, or of another base.
     """
-    training = recipe.training
-    found: list[tuple[Example, TrainingSequence]] = []
-    held_out: frozenset[str] = frozenset()
-    if split == "train":
-        devel = (doc for corpus in recipe.corpora.values() for doc in _docs(corpus.devel))
-        held_out = frozenset(sentence.squashed for doc in devel for _, sentence in doc_sentences(doc))
-    for name, corpus in recipe.corpora.items():
-        docs = _docs(corpus.train if split == "train" else corpus.devel)
-        examples = list(doc_examples(docs, corpus.labels, held_out, recipe.scheme.tells_labels))
-        random.Random(training.seed).shuffle(examples)
-        limit = corpus.limit if split == "train" else training.limit_devel // len(recipe.corpora)
-        left_out = 0
-        sequences: list[tuple[Example, TrainingSequence]] = []
-        for request, spans in examples[:limit]:
-            try:
-                sequence = training_sequence(request, spans, recipe.prompt, recipe.scheme, encoder)
-            except ValueError:  # a gold span that no reading can mark
-                left_out += 1
-                continue
-            if len(sequence.ids) <= training.max_tokens:
-                sequences.append(((request, spans), sequence))
-            else:
-                left_out += 1
-        found += sequences
-        logger.info(
-            "%s, %s: %d sequences of %d; left out %d too long or not markable",
-            name,
-            split,
-            len(sequences),
-            len(examples),
-            left_out,
-        )
-    return found
-
-
-def _docs(path: str | None) -> Iterator[Doc]:
-    if path is None:
-        return
-    if not Path(path).is_file():
-        raise FileNotFoundError(Errors.E064.format(path=path))
-    yield from DocBin().from_disk(path).get_docs(Vocab())
-
-
-def _batches(sequences: Sequence[TrainingSequence], training: TrainingSection) -> list[Batch]:
-    """Put sequences of about the same length together, up to the budget of tokens with padding.
-
-    A batch is one item of the data set, so that the Trainer shuffles, resumes and spreads batches by itself.
-    """
-    order = list(sequences)
-    random.Random(training.seed).shuffle(order)  # among the same length, no corpus comes first
-    batches: list[Batch] = [[]]
-    for sequence in sorted(order, key=lambda each: len(each.ids)):
-        if (len(batches[-1]) + 1) * len(sequence.ids) > training.batch_tokens:
-            batches.append([])
-        batches[-1].append(sequence)
-    return [batch for batch in batches if batch]
-
-
-def _collator(loss: Loss, encoder: TextEncoder) -> Any:
-    pad, end = encoder.tokenizer.pad_token_id, encoder.end_of_turn
-    collate = partial(make_batch, loss=loss, pad=end if pad is None else pad, end=end)
-    return lambda items: collate(items[0])
-
-
-def _with_adapter(base: Any, recipe: Recipe) -> PeftModel:
     training, adapter = recipe.training, recipe.adapter
     keep_unpacked(base, fitting=True)
     # PEFT's prepare_model_for_kbit_training is left out: it casts embeddings, norms and output head to float32
@@ -208,7 +140,9 @@ def _with_adapter(base: Any, recipe: Recipe) -> PeftModel:
     if training.gradient_checkpointing:
         base.enable_input_require_grads()
     if adapter.init:
-        return PeftModel.from_pretrained(base, adapter.init, is_trainable=True)
+        begun = Adapter.from_folder(Path(adapter.init).expanduser())
+        begun.config["lora_dropout"] = adapter.dropout
+        return cast(PeftModel, begun.put_on(base, TextEncoder(load_tokenizer(recipe.base.name)), trainable=True))
     return get_peft_model(
         base,
         LoraConfig(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from transformers import Trainer
@@ -12,7 +13,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..errors import Errors
 from ..evaluation import Counts
 from .best import KeepBest
-from .checkpoints import last_whole, seal, unseal
+from .checkpoints import last_whole, save_settings, seal, unseal
 from .devel import Devel
 
 
@@ -22,10 +23,21 @@ class AdapterTrainer(Trainer):
     tokenizer: Reads back what was in a batch.
     devel: What to measure devel F1 on; None: it is not measured.
     keep: Keeps the best adapter. None without `devel`.
+    settings: Go into each checkpoint: a run with others is not gone on with from it.
+    more: As the Trainer takes it.
     """
 
-    def __init__(self, *, tokenizer: Any, devel: Devel | None, keep: KeepBest | None, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self,
+        *,
+        tokenizer: Any,
+        devel: Devel | None,
+        keep: KeepBest | None,
+        settings: dict[str, Any],
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        self._settings = settings
         self._tokenizer = tokenizer
         self._devel = devel
         self._keep = keep
@@ -88,9 +100,14 @@ class AdapterTrainer(Trainer):
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             unseal(folder)
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes a file of its own
-        if self.args.should_save:
-            if self._keep:
-                self._keep.save(folder)
-            seal(folder)
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes a file of its own
+            if self.args.should_save:
+                if self._keep:
+                    self._keep.save(folder)
+                save_settings(folder, self._settings)
+                seal(folder)
+        except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own for a full disk
+            kept = last_whole(folder.parent) or "none yet"
+            raise OSError(Errors.E232.format(path=folder, reason=error, kept=kept)) from error

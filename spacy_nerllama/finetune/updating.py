@@ -6,27 +6,25 @@ that of the mean over all its decisions, however spaCy has cut the batch, and it
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from spacy import training
 from spacy.tokens import Doc
-from spacy.training import Example
 from spacy.training.iob_utils import tags_to_entities
 
 from ..errors import Errors, Warnings
 from ..models import Llama
 from ..models.llama import _Loaded
-from ..prompts import Prompt, scheme_of
-from ..requests import Request, TokenSpan, doc_requests
+from ..prompts import Prompt
+from ..requests import doc_requests
 from ..updating import Updating
-from .loss import IGNORED, make_batch, use_loss
-from .sequences import TrainingSequence, gold_spans, training_sequence
+from .loss import IGNORED, collator, use_loss
+from .sequences import Example, TrainingSequence, gold_spans, in_batches, training_sequences
 
 
-def example_requests(
-    example: Example, labels: dict[str, str], together: bool
-) -> Iterator[tuple[Request, list[TokenSpan]]]:
+def example_requests(example: training.Example, labels: dict[str, str], together: bool) -> Iterator[Example]:
     """Give what an example teaches: the requests of its predicted doc, with the gold spans aligned to it.
 
     labels: The labels to teach, each with what the prompt calls it.
@@ -63,7 +61,7 @@ class Updater:
         """Give what a copy needs, which begins anew: what was learnt since the last step stays here."""
         return {**vars(self), "_loaded": None, "_optimizer": None, "_learnt": 0}
 
-    def update(self, examples: Iterable[tuple[Request, list[TokenSpan]]], prompt: Prompt, drop: float) -> float:
+    def update(self, examples: Iterable[Example], prompt: Prompt, drop: float) -> float:
         """Add to the gradient.
 
         examples: Requests with their gold spans.
@@ -73,15 +71,16 @@ class Updater:
         """
         loaded = self._load()
         model: Any = loaded.engine.model
-        sequences = self._sequences(examples, prompt, loaded)
+        sequences = self._sequences(list(examples), prompt, loaded)
+        collate = collator(self.settings.loss, loaded.encoder)
         for module in model.modules():
             if isinstance(getattr(module, "lora_dropout", None), torch.nn.ModuleDict):
                 module.lora_dropout["default"] = torch.nn.Dropout(drop)
         total, learnt = 0.0, 0
         model.train()
         try:
-            for batch in self._batches(sequences):
-                tensors = self._collate(batch, loaded)
+            for batch in in_batches(sequences, self.settings.batch_tokens):
+                tensors = collate(batch)
                 n = int((tensors["labels"][:, 1:] != IGNORED).sum())
                 if n:
                     inputs = {key: tensor.to(model.device) for key, tensor in tensors.items()}
@@ -98,7 +97,8 @@ class Updater:
 
         sgd: spaCy's optimizer, whose settings hold: the learn rate where its schedule is, and so on.
         labels: The labels of the adapter from now on, each with what the prompt calls it.
-        RAISES: ValueError if the optimizer is another than Adam with decoupled weight decay.
+        RAISES: ValueError if the optimizer is another than Adam with decoupled weight decay, or if the gradient is
+            no finite number: the weights are not changed then.
         """
         if not self._learnt or self._loaded is not self.model.load(trainable=True) or self._optimizer is None:
             return
@@ -114,11 +114,13 @@ class Updater:
         for weight in group["params"]:
             if weight.grad is not None:
                 weight.grad /= self._learnt
-        if sgd.grad_clip:
-            torch.nn.utils.clip_grad_norm_(group["params"], sgd.grad_clip)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
         self._learnt = 0
+        norm = torch.nn.utils.clip_grad_norm_(group["params"], sgd.grad_clip or torch.inf)
+        if norm.isfinite():
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+        if not norm.isfinite():
+            raise ValueError(Errors.E233.format(name=self.name, norm=norm.item()))
         known = {key: value for key, value in self.model.meta.items() if key in ("base", "prompt")}
         generates = self.settings.loss != "decision"
         # Thresholds that were tuned for the weights of before hold no more.
@@ -136,35 +138,11 @@ class Updater:
             self._loaded, self._learnt, self._optimizer = loaded, 0, torch.optim.AdamW(weights)
         return loaded
 
-    def _sequences(
-        self, examples: Iterable[tuple[Request, list[TokenSpan]]], prompt: Prompt, loaded: _Loaded
-    ) -> list[TrainingSequence]:
-        scheme, found, total = scheme_of(prompt), [], 0
-        for request, spans in examples:
-            total += 1
-            try:
-                sequence = training_sequence(request, spans, prompt, scheme, loaded.encoder)
-            except ValueError:  # a gold span that no reading can mark
-                continue
-            if len(sequence.ids) <= min(self.settings.max_tokens, loaded.engine.context):
-                found.append(sequence)
-        if len(found) < total and not self._reported:
+    def _sequences(self, examples: list[Example], prompt: Prompt, loaded: _Loaded) -> list[TrainingSequence]:
+        max_tokens = min(self.settings.max_tokens, loaded.engine.context)
+        found = training_sequences(examples, prompt, loaded.encoder, max_tokens)
+        if len(found) < len(examples) and not self._reported:
             self._reported = True
-            n, max_tokens = total - len(found), self.settings.max_tokens
+            n, total = len(examples) - len(found), len(examples)
             warnings.warn(Warnings.W170.format(n=n, total=total, max_tokens=max_tokens), stacklevel=2)
-        return found
-
-    def _batches(self, sequences: Sequence[TrainingSequence]) -> Iterator[list[TrainingSequence]]:
-        batch: list[TrainingSequence] = []
-        for sequence in sorted(sequences, key=lambda each: len(each.ids)):
-            if batch and (len(batch) + 1) * len(sequence.ids) > self.settings.batch_tokens:
-                yield batch
-                batch = []
-            batch.append(sequence)
-        if batch:
-            yield batch
-
-    def _collate(self, batch: list[TrainingSequence], loaded: _Loaded) -> dict[str, torch.Tensor]:
-        end = loaded.encoder.end_of_turn
-        pad = loaded.encoder.tokenizer.pad_token_id
-        return make_batch(batch, self.settings.loss, end if pad is None else pad, end)
+        return [sequence for _, sequence in found]

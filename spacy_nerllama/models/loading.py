@@ -56,7 +56,7 @@ def load_base(
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str | None) -> Any:
     """Load the tokenizer of a base alone; `name` as `load_base` takes it."""
     return AutoTokenizer.from_pretrained(_folder(name))
 

@@ -1,0 +1,87 @@
+"""The corpora of a recipe as what is taught and what is measured."""
+
+import hashlib
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from spacy.tokens import Doc
+from spacy.vocab import Vocab
+
+from ..errors import Errors
+from ..evaluation.predict import read_docs
+from ..models.tokens import TextEncoder
+from ..requests import doc_sentences
+from .recipe import Recipe, TrainingSection
+from .sequences import Batch, Example, TrainingSequence, doc_examples, in_batches, training_sequences
+
+logger = logging.getLogger(__name__)
+
+
+def read_split(
+    recipe: Recipe, encoder: TextEncoder, split: Literal["train", "devel"]
+) -> list[tuple[Example, TrainingSequence]]:
+    """Build the sequences of all corpora for a split, as many of each as the recipe takes, each with its request.
+
+    Corpora overlap: a sentence of one's devel split may be in another's train split, where it is left out.
+
+    RAISES: FileNotFoundError; ValueError for a file that is not one of docs.
+    """
+    training = recipe.training
+    found: list[tuple[Example, TrainingSequence]] = []
+    held_out: frozenset[str] = frozenset()
+    if split == "train":
+        devel = (doc for corpus in recipe.corpora.values() for doc in _docs(corpus.devel))
+        held_out = frozenset(sentence.squashed for doc in devel for _, sentence in doc_sentences(doc))
+    measured = sum(corpus.devel is not None for corpus in recipe.corpora.values())
+    for name, corpus in recipe.corpora.items():
+        docs = _docs(corpus.train if split == "train" else corpus.devel)
+        examples = list(doc_examples(docs, corpus.labels, held_out, recipe.scheme.tells_labels))
+        random.Random(training.seed).shuffle(examples)
+        limit = corpus.limit if split == "train" else max(1, training.limit_devel // max(1, measured))
+        taken = examples[:limit]
+        sequences = training_sequences(taken, recipe.prompt, encoder, training.max_tokens)
+        found += sequences
+        logger.info(
+            "%s, %s: %d sequences of %d; left out %d too long or not markable",
+            name,
+            split,
+            len(sequences),
+            len(examples),
+            len(taken) - len(sequences),
+        )
+    return found
+
+
+def devel_examples(recipe: Recipe) -> Iterator[Example]:
+    """Give all devel requests of a recipe's corpora, with their gold spans."""
+    for corpus in recipe.corpora.values():
+        yield from doc_examples(_docs(corpus.devel), corpus.labels, together=recipe.scheme.tells_labels)
+
+
+def recipe_batches(data: Sequence[tuple[Example, TrainingSequence]], training: TrainingSection) -> list[Batch]:
+    """Put sequences into batches, as the recipe says.
+
+    A batch is one item of the data set, so that the Trainer shuffles, resumes and spreads batches by itself.
+    """
+    sequences = [sequence for _, sequence in data]
+    random.Random(training.seed).shuffle(sequences)  # among the same length, no corpus comes first
+    return in_batches(sequences, training.batch_tokens)
+
+
+def fingerprint(batches: Sequence[Batch]) -> str:
+    """Give a hash of all that is in batches, and of their order."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(repr(batch).encode())
+    return digest.hexdigest()[:12]
+
+
+def _docs(path: str | None) -> list[Doc]:
+    if path is None:
+        return []
+    if not Path(path).is_file():
+        raise FileNotFoundError(Errors.E064.format(path=path))
+    return read_docs(Path(path), Vocab())
