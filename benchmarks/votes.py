@@ -2,14 +2,14 @@
 
     python benchmarks/votes.py --corpus corpus --output votes.jsonl --update docs/voting.md --plot docs/voting.png
 
-All settings mark the same requests: of each label, so many sentences of the tokenised devel splits, drawn at random.
-They walk one tree of readings, so what one setting has read is not read again for the next; each is charged for all
-that it would have read alone. That is its cost, in ids next to greedy: it depends on no machine, and the time of a
-pass goes with it (docs/decoding.md has sentences a second).
+All settings mark the same requests: of each label, so many sentences of the tokenised devel splits, drawn at
+random. They walk one tree of readings, so what one setting has read is not read again for the next; each is charged
+for all that it would have read alone. That is its cost, in ids next to greedy: it depends on no machine, and time
+goes with it (docs/decoding.md has sentences a second).
 
-F1 is strict, at the threshold 0.5, and at thresholds chosen on one half of the requests and scored on the other, both
-ways; so is the temperature that calibrates exact votes best. Results are appended to the output a few requests at
-a time, and those that are there already are not marked again.
+F1 is strict, at the threshold 0.5, and at thresholds chosen on one half of the requests and scored on the other,
+both ways; so is the temperature that calibrates exact votes best. Results are appended to the output a few
+requests at a time, and those that are there already are not marked again.
 """
 
 import argparse
@@ -214,7 +214,11 @@ def halves(answers: Sequence[Any]) -> Iterator[tuple[Sequence[Any], Sequence[Any
 
 
 def counts(answers: Sequence[Answer], tuned: bool) -> np.ndarray:
-    """Count right, predicted and gold spans of each request, at 0.5 or at tuned thresholds. *Shape:* (requests, 3)"""
+    """Count right, predicted and gold spans of each request.
+
+    tuned: Keep spans by thresholds tuned on the other half, instead of 0.5.
+    RETURNS: *Shape:* (requests, 3)
+    """
     if not tuned:
         return np.array([count(elect(votes, {}), gold) for votes, gold in answers])
     counted = np.empty((len(answers), 3), np.int64)
@@ -291,8 +295,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         [
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
-            f"{n} requests with {gold} mentions. The temperature of exact votes that is chosen on one half of them by "
-            f"ECE, with its ECE on the other half: {chosen}.",
+            f"{n} requests with {gold} mentions. The temperature of exact votes that is chosen on one half of them "
+            f"by ECE, with its ECE on the other half: {chosen}.",
         ]
     )
 
