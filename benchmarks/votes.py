@@ -3,9 +3,9 @@
     python benchmarks/votes.py --corpus corpus --output votes.jsonl --update docs/voting.md --plot docs/voting.png
 
 All settings mark the same requests: of each label, so many sentences of the tokenised devel splits, drawn at
-random. They walk one tree of readings, so what one setting has read is not read again for the next; each is charged
-for all that it would have read alone. That is its cost, in ids next to greedy: it depends on no machine, and time
-goes with it (docs/decoding.md has sentences a second).
+random. They walk one tree of readings, so what one setting has read is not read again for the next; each is
+charged for all that it would have read alone. That is its cost, in ids next to greedy: it depends on no machine,
+and time goes with it (docs/decoding.md has sentences a second).
 
 F1 is strict, at the threshold 0.5, and at thresholds chosen on one half of the requests and scored on the other,
 both ways; so is the temperature that calibrates exact votes best. Results are appended to the output a few
@@ -295,8 +295,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         [
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
-            f"{n} requests with {gold} mentions. The temperature of exact votes that is chosen on one half of them "
-            f"by ECE, with its ECE on the other half: {chosen}.",
+            f"{n} requests with {gold} mentions. The temperature of exact votes that is chosen on one half of "
+            f"them by ECE, with its ECE on the other half: {chosen}.",
         ]
     )
 
@@ -338,7 +338,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--update", type=Path, help="put the table into this file, between its markers")
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--plot", type=Path, help="picture to draw, in the folder of that file")
     options = parser.parse_args()
     model = Llama(options.base, options.adapter, None, options.dtype, options.device)
     examples = draw(options.corpus, options.limit)
@@ -358,6 +358,7 @@ def main() -> None:
     print(text)
     if options.plot:
         plot(results, options.plot)
+        text += f"\n\n![F1 against cost, a line for each temperature]({options.plot.name})"
     if options.update:
         before, rest = options.update.read_text("utf8").split(BEGIN)
         after = rest.split(END)[1]
