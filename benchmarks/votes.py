@@ -2,10 +2,10 @@
 
     python benchmarks/votes.py --corpus corpus --output votes.jsonl --update docs/voting.md --plot docs/voting.png
 
-All settings mark the same requests: of each label, so many sentences of the tokenised devel splits, drawn at
-random. They walk one tree of readings, so what one setting has read is not read again for the next; each is
-charged for all that it would have read alone. That is its cost, in ids next to greedy: it depends on no machine,
-and time goes with it (docs/decoding.md has sentences a second).
+All settings mark the same requests: so many sentences of each tokenised devel split, drawn at random, and the
+label that it annotates. They walk one tree of readings, so what one setting has read is not read again for the
+next; each is charged for all that it would have read alone. That is its cost, in ids next to greedy: it depends on
+no machine, and time goes with it (docs/decoding.md has sentences a second).
 
 F1 is strict, at the threshold 0.5, and at thresholds chosen on one half of the requests and scored on the other,
 both ways; so is the temperature that calibrates exact votes best. Results are appended to the output a few
@@ -154,15 +154,13 @@ class Remembered:
 
 
 def draw(folder: Path, limit: int) -> list[Example]:
-    """Draw so many devel requests of each label, with their gold spans."""
-    by_label: dict[str, list[Example]] = {}
+    """Draw so many requests of each devel split, with their gold spans."""
+    drawn: list[Example] = []
     for name, label in CORPORA.items():
         docs = DocBin().from_disk(folder / f"{name}.spacy").get_docs(Vocab())
-        by_label.setdefault(label, []).extend(doc_examples(docs, {label: WORDINGS[label][0]}))
-    drawn: list[Example] = []
-    for mine in by_label.values():
-        random.Random(0).shuffle(mine)
-        drawn += mine[:limit]
+        examples = list(doc_examples(docs, {label: WORDINGS[label][0]}))
+        random.Random(0).shuffle(examples)
+        drawn += examples[:limit]
     random.Random(0).shuffle(drawn)
     return drawn
 
@@ -332,7 +330,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, default=Path("corpus"), help="folder of the .spacy files")
     parser.add_argument("--output", type=Path, required=True, help="JSONL file of the results; appended to")
-    parser.add_argument("--limit", type=int, default=150, help="requests of each label")
+    parser.add_argument("--limit", type=int, default=150, help="requests of each split")
     parser.add_argument("--base", help="another base: a folder, a hub name or a .gguf file")
     parser.add_argument("--adapter", help="another adapter: a folder or a hub name")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
