@@ -76,6 +76,11 @@ def test_a_threshold_is_scored_on_the_half_that_it_was_not_chosen_on(benchmark) 
     assert benchmark.counts([unsure] * 2, tuned=True).tolist() == [[1, 1, 1]] * 2
 
 
+def test_the_place_for_the_table_is_marked(benchmark) -> None:
+    text = (BENCHMARKS.parent / "docs" / "voting.md").read_text("utf8")
+    assert text.count(benchmark.BEGIN) == text.count(benchmark.END) == 1
+
+
 def test_a_run_and_another_one_that_has_nothing_to_do(
     benchmark, splits: Path, tiny_base: Path, tiny_adapter: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
