@@ -56,7 +56,9 @@ def train_tagger(train: Sequence[Doc], devel: Sequence[Doc], encoder: str, seed:
     labels = sorted({ent.label_ for doc in train for ent in doc.ents})
     nlp = spacy.blank("en")
     tagger: Any = nlp.add_pipe("encoder_tagger")
-    tagger.load(encoder, id2label=dict(enumerate(["O", *(f"{side}-{label}" for label in labels for side in "BI")])))
+    tagger.load(
+        encoder, id2label=dict(enumerate(["O", *(f"{side}-{label}" for label in labels for side in "BI")]))
+    )
     sentences = [sentence for doc in train for sentence in tagged(doc)]
     optimizer = torch.optim.AdamW(tagger.model.parameters(), lr=RATE, fused=True)
     steps = EPOCHS * -(-len(sentences) // BATCH)
