@@ -29,7 +29,7 @@ from typing import Any
 
 import spacy
 import torch
-from peers import PEERS
+from peers import ENCODER, PEERS
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
@@ -102,7 +102,7 @@ def gold_docs(folder: Path, name: str, nlp: Language, limit: int | None = None, 
 def model_path(system: str, name: str, settings: argparse.Namespace) -> Path:
     """Say where a peer is kept, or the examples that a prompt shows."""
     path: Path = settings.models / system.lower().replace(" ", "-").replace(",", "") / name
-    return path if system in PEERS else path.with_suffix(".spacy")
+    return path.with_suffix(".spacy") if system in SHOTS else path
 
 
 def prepare(system: str, name: str, settings: argparse.Namespace) -> None:
@@ -198,7 +198,7 @@ def once(output: Path, key: Result, run: Callable[[], Result]) -> Result:
     return result
 
 
-def run(system: str, name: str, settings: argparse.Namespace) -> Result:
+def train_and_evaluate(system: str, name: str, settings: argparse.Namespace) -> Result:
     """Train a system on a corpus, if it is a peer that was not trained yet, and score it."""
     needed = system in PEERS or SHOTS.get(system)
     if needed and not model_path(system, name, settings).exists():
@@ -214,7 +214,7 @@ def run_all(settings: argparse.Namespace) -> list[Result]:
             if name not in TOKENISED and system not in OURS:
                 continue
             key = {"system": system, "corpus": name, "settings": what_counts(system, settings)}
-            results.append(once(settings.output, key, partial(run, system, name, settings)))
+            results.append(once(settings.output, key, partial(train_and_evaluate, system, name, settings)))
     return results
 
 
@@ -348,7 +348,7 @@ def main() -> None:
     parser.add_argument("--adapter", help="another adapter: a folder or a hub name")
     parser.add_argument("--quantization", choices=["nf4"])
     parser.add_argument("--models", type=Path, default=Path("training/peers"), help="folder of the peers")
-    parser.add_argument("--encoder", help="folder or hub name of all-MiniLM-L6-v2, to train the tagger on")
+    parser.add_argument("--encoder", default=ENCODER, help="what the tagger is trained on: a folder or a hub name")
     parser.add_argument("--update", type=Path, metavar="REPOSITORY", help="renew its tables and its plot")
     settings = parser.parse_args()
     results = run_all(settings)

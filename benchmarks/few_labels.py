@@ -17,7 +17,7 @@ from pathlib import Path
 
 import spacy
 from accuracy import REFERENCE, Result, alone, evaluate, f1_cell, gold_docs, markdown, model_path, once, put
-from peers import PEERS
+from peers import ENCODER, PEERS
 from spacy.tokens import DocBin
 
 from spacy_nerllama.corpora.files import replacing
@@ -45,11 +45,11 @@ def learn(system: str, n: int, settings: argparse.Namespace) -> None:
         DocBin(docs=part).to_disk(work / f"{name}.spacy")
     overrides = {"paths.corpus": str(work), "base.name": settings.base, "training.epochs": EPOCHS[n]}
     recipe, config = read_recipe(Path(__file__).with_suffix(".cfg"), overrides)
-    finetune(recipe, config, work, resume=(work / "checkpoints").exists())
+    finetune(recipe, config, work, resume=True)
     os.replace(work, folder)
 
 
-def run(system: str, n: int, settings: argparse.Namespace) -> Result:
+def train_and_evaluate(system: str, n: int, settings: argparse.Namespace) -> Result:
     """Train a system on n sentences, unless that was done, and score it."""
     if not model_path(system, CORPUS, settings).exists():
         alone(learn, system, n, settings)
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="what to train and score")
     parser.add_argument("--base", help="another base: a folder, a hub name or a .gguf file")
     parser.add_argument("--models", type=Path, default=Path("training/few"), help="folder of what is trained")
-    parser.add_argument("--encoder", help="folder or hub name of all-MiniLM-L6-v2, to train the tagger on")
+    parser.add_argument("--encoder", default=ENCODER, help="what the tagger is trained on: a folder or a hub name")
     parser.add_argument("--update", type=Path, metavar="REPOSITORY", help="renew the table in its docs/results.md")
     options = parser.parse_args()
     results = []
@@ -86,7 +86,7 @@ def main() -> None:
             settings.adapter, settings.quantization = str(model_path(system, CORPUS, settings)), None
             of_ours = {"base": options.base, "epochs": EPOCHS[n]} if system == REFERENCE else {}
             key = {"system": system, "labelled": n, "settings": {"limit": options.limit, **of_ours}}
-            results.append(once(options.output, key, partial(run, system, n, settings)))
+            results.append(once(options.output, key, partial(train_and_evaluate, system, n, settings)))
     print(table(results))
     if options.update:
         put(options.update / "docs" / "results.md", "few labels table", table(results))

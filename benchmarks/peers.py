@@ -26,6 +26,7 @@ from spacy_nerllama.evaluation import score
 from spacy_nerllama.evaluation.spans import gold_spans
 from spacy_nerllama.requests import doc_sentences
 
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 NER_STEPS = 4000  # spaCy's default is 20,000; it stops after 1,600 without a better devel F1
 EPOCHS, RATE, BATCH, WARMUP = 3, 3e-4, 32, 0.1  # of the tagger
 IGNORED = -100  # the target that torch's loss leaves out
