@@ -163,7 +163,7 @@ def size(nlp: Language, folder: Path) -> int:
     """Give the bytes of a model: of a peer's files, or of base and adapter."""
     if not nlp.has_pipe("nerllama_ner"):
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    model: Any = nlp.get_pipe("nerllama_ner").model  # type: ignore[attr-defined]
+    model: Any = nlp.get_pipe("nerllama_ner").model
     weights = sum(weight.nbytes for weight in model.load().engine.model.parameters())
     return weights + (len(model.adapter.weights) if model.adapter else 0)
 

@@ -29,6 +29,7 @@ from spacy_nerllama.requests import doc_sentences
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 NER_STEPS = 4000  # spaCy's default is 20,000; it stops after 1,600 without a better devel F1
 EPOCHS, RATE, BATCH, WARMUP = 3, 3e-4, 32, 0.1  # of the tagger
+LEAST_STEPS = 300  # of the tagger: more epochs where there are few sentences
 IGNORED = -100  # the target that torch's loss leaves out
 
 Train = Callable[[Sequence[Doc], Sequence[Doc], str, int], Language]
@@ -62,10 +63,12 @@ def train_tagger(train: Sequence[Doc], devel: Sequence[Doc], encoder: str, seed:
     )
     sentences = [sentence for doc in train for sentence in tagged(doc)]
     optimizer = torch.optim.AdamW(tagger.model.parameters(), lr=RATE, fused=True)
-    steps = EPOCHS * -(-len(sentences) // BATCH)
+    steps_an_epoch = -(-len(sentences) // BATCH)
+    epochs = max(EPOCHS, -(-LEAST_STEPS // steps_an_epoch))
+    steps = epochs * steps_an_epoch
     schedule = get_linear_schedule_with_warmup(optimizer, int(WARMUP * steps), steps)
     best, weights = -1.0, {}
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         tagger.model.train()
         for batch in tqdm(in_turn(sentences, f"{seed} {epoch}"), f"Epoch {epoch + 1}"):
             tagger.loss(batch).backward()
