@@ -32,10 +32,10 @@ EPOCHS, RATE, BATCH, WARMUP = 3, 3e-4, 32, 0.1  # of the tagger
 LEAST_STEPS = 300  # of the tagger: more epochs where there are few sentences
 IGNORED = -100  # the target that torch's loss leaves out
 
-Train = Callable[[Sequence[Doc], Sequence[Doc], str, int], Language]
+Train = Callable[[Sequence[Doc], Sequence[Doc], str], Language]  # train and devel split, encoder
 
 
-def train_ner(train: Sequence[Doc], devel: Sequence[Doc], encoder: str, seed: int = 0) -> Language:
+def train_ner(train: Sequence[Doc], devel: Sequence[Doc], encoder: str) -> Language:
     """Train spaCy's `ner` as `spacy init config --pipeline ner --optimize efficiency` says. It has no encoder."""
     with TemporaryDirectory() as folder:
         paths = {"train": f"{folder}/train.spacy", "dev": f"{folder}/devel.spacy"}
@@ -43,24 +43,22 @@ def train_ner(train: Sequence[Doc], devel: Sequence[Doc], encoder: str, seed: in
             DocBin(docs=docs).to_disk(path)
         config = init_config(lang="en", pipeline=["ner"], optimize="efficiency")
         config["paths"].update(paths)
-        config["system"]["seed"] = seed
         config["training"]["max_steps"] = NER_STEPS
         train_loop(init_nlp(config), Path(folder))
         return spacy.load(f"{folder}/model-best")
 
 
-def train_tagger(train: Sequence[Doc], devel: Sequence[Doc], encoder: str, seed: int = 0) -> Language:
+def train_tagger(train: Sequence[Doc], devel: Sequence[Doc], encoder: str) -> Language:
     """Train an encoder with a tagging head, AdamW and a linear schedule.
 
     encoder: A folder or hub name.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     labels = sorted({ent.label_ for doc in train for ent in doc.ents})
     nlp = spacy.blank("en")
     tagger: Any = nlp.add_pipe("encoder_tagger")
-    tagger.load(
-        encoder, id2label=dict(enumerate(["O", *(f"{side}-{label}" for label in labels for side in "BI")]))
-    )
+    tags = ["O", *(f"{side}-{label}" for label in labels for side in "BI")]
+    tagger.load(encoder, id2label=dict(enumerate(tags)))
     sentences = [sentence for doc in train for sentence in tagged(doc)]
     optimizer = torch.optim.AdamW(tagger.model.parameters(), lr=RATE, fused=True)
     steps_an_epoch = -(-len(sentences) // BATCH)
@@ -70,7 +68,7 @@ def train_tagger(train: Sequence[Doc], devel: Sequence[Doc], encoder: str, seed:
     best, weights = -1.0, {}
     for epoch in range(epochs):
         tagger.model.train()
-        for batch in tqdm(in_turn(sentences, f"{seed} {epoch}"), f"Epoch {epoch + 1}"):
+        for batch in tqdm(in_turn(sentences, epoch), f"Epoch {epoch + 1}"):
             tagger.loss(batch).backward()
             torch.nn.utils.clip_grad_norm_(tagger.model.parameters(), 1.0)
             optimizer.step()
@@ -97,9 +95,9 @@ def tagged(doc: Doc) -> Iterator[Tagged]:
         yield list(sentence.words), [f"{t.ent_iob_}-{t.ent_type_}" if t.ent_type_ else "O" for t in tokens]
 
 
-def in_turn(sentences: Sequence[Tagged], seed: str) -> list[list[Tagged]]:
+def in_turn(sentences: Sequence[Tagged], epoch: int) -> list[list[Tagged]]:
     """Draw the batches of an epoch; sentences of one batch are of about the same length."""
-    draw = random.Random(seed)
+    draw = random.Random(f"0 {epoch}")
     order = draw.sample(sentences, len(sentences))
     pools = (sorted(pool, key=lambda each: len(each[0])) for pool in minibatch(order, 50 * BATCH))
     batches = [batch for pool in pools for batch in minibatch(pool, BATCH)]
