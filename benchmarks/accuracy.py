@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import spacy
-import torch
 from peers import ENCODER, PEERS
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
@@ -137,6 +136,8 @@ def pipeline(system: str, name: str, settings: argparse.Namespace) -> Language:
 
 def evaluate(system: str, name: str, settings: argparse.Namespace) -> Result:
     """Score a system on a corpus."""
+    from torch import get_num_threads
+
     nlp = pipeline(system, name, settings)
     gold = gold_docs(settings.corpora, name, nlp, settings.limit)
     run = predict(nlp, [Example(unannotated(doc, nlp), doc) for doc in gold], f"{system}: {name}")
@@ -147,7 +148,7 @@ def evaluate(system: str, name: str, settings: argparse.Namespace) -> Result:
         "data": fingerprint(gold, labels),
         "sentences": sentences,
         "sentences_per_second": sentences / run.speed["seconds"],
-        "threads": torch.get_num_threads(),
+        "threads": get_num_threads(),
         "peak_memory": run.speed["peak_memory"],
         "size": size(nlp, model_path(system, name, settings)),
         **{key: figures[key] for key in ("misaligned", "strict", "relaxed", "calibration", "counts")},

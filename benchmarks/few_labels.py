@@ -21,8 +21,6 @@ from peers import ENCODER, PEERS
 from spacy.tokens import DocBin
 
 from spacy_nerllama.corpora.files import replacing
-from spacy_nerllama.finetune.recipe import read_recipe
-from spacy_nerllama.finetune.train import finetune
 
 CORPUS = "NCBI-disease"
 SYSTEMS = [REFERENCE, *PEERS]
@@ -39,6 +37,9 @@ def learn(system: str, n: int, settings: argparse.Namespace) -> None:
         with replacing(folder) as path:
             PEERS[system](train, devel, settings.encoder).to_disk(path)
         return
+    from spacy_nerllama.finetune.recipe import read_recipe
+    from spacy_nerllama.finetune.train import finetune
+
     work = folder.with_suffix(".training")
     work.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", train), ("devel", devel)):

@@ -1,17 +1,17 @@
 """Peers of the accuracy benchmark, trained on the same data: spaCy's `ner`, and an encoder with a tagging head.
 
 Each learns from the train split, and the devel split says which step or epoch is kept. The settings are constants,
-the same for every corpus: nobody's were searched for.
+the same for every corpus: nobody's were searched for. What only the tagger needs is imported there, so that it does
+not count as memory of spaCy's `ner`.
 """
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import spacy
-import torch
 from spacy.cli.init_config import init_config
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
@@ -20,11 +20,13 @@ from spacy.training.initialize import init_nlp
 from spacy.training.loop import train as train_loop
 from spacy.util import minibatch
 from tqdm import tqdm
-from transformers import AutoModelForTokenClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
 from spacy_nerllama.evaluation import score
 from spacy_nerllama.evaluation.spans import gold_spans
 from spacy_nerllama.requests import doc_sentences
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 NER_STEPS = 4000  # spaCy's default is 20,000; it stops after 1,600 without a better devel F1
@@ -53,6 +55,9 @@ def train_tagger(train: Sequence[Doc], devel: Sequence[Doc], encoder: str) -> La
 
     encoder: A folder or hub name.
     """
+    import torch
+    from transformers import get_linear_schedule_with_warmup
+
     torch.manual_seed(0)
     labels = sorted({ent.label_ for doc in train for ent in doc.ents})
     nlp = spacy.blank("en")
@@ -120,13 +125,17 @@ class Tagger:
         encoder: A folder or hub name.
         config: Settings of the model, such as `id2label`.
         """
+        from transformers import AutoModelForTokenClassification, AutoTokenizer
+
         self.tokenizer = AutoTokenizer.from_pretrained(encoder)
         self.model = AutoModelForTokenClassification.from_pretrained(encoder, **config)
         self.tags: dict[int, str] = self.model.config.id2label
         self.limit: int = self.model.config.max_position_embeddings
 
-    def loss(self, batch: Sequence[Tagged]) -> torch.Tensor:
+    def loss(self, batch: Sequence[Tagged]) -> "Tensor":
         """Give the mean cross-entropy of a batch's tags."""
+        import torch
+
         inputs, first = self._encode([words for words, _ in batch])
         ids = {tag: i for i, tag in self.tags.items()}
         targets = torch.full(inputs["input_ids"].shape, IGNORED)
@@ -142,6 +151,8 @@ class Tagger:
 
     def pipe(self, docs: Iterable[Doc], *, batch_size: int = 1000) -> Iterator[Doc]:
         """Set the entities of docs."""
+        import torch
+
         self.model.eval()
         for some in minibatch(docs, batch_size):
             tags = [["O"] * len(doc) for doc in some]

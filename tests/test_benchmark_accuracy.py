@@ -161,7 +161,7 @@ def test_few_labels(
     command(monkeypatch, few_labels.main, *arguments, "--systems", "ours, exact", "MiniLM tagger")
     (ours, tagger) = results(tmp_path / "few.jsonl")
     assert (ours["labelled"], ours["settings"]["epochs"]) == (50, few_labels.EPOCHS[50])
-    assert tagger["strict"]["micro"]["f1"] > 0.5
+    assert tagger["strict"]["micro"]["f1"] > 0.3
     out = capsys.readouterr().out
     assert "| labelled sentences | 50 |" in out
     assert f"| MiniLM tagger | {tagger['strict']['micro']['f1']:.3f} (" in out
