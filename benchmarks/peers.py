@@ -1,8 +1,8 @@
 """Peers of the accuracy benchmark, trained on the same data: spaCy's `ner`, and an encoder with a tagging head.
 
 Each learns from the train split, and the devel split says which step or epoch is kept. The settings are constants,
-the same for every corpus: nobody's were searched for. What only the tagger needs is imported there, so that it does
-not count as memory of spaCy's `ner`.
+the same for every corpus: nobody's were searched for. What only the tagger needs is imported there, so that it
+does not count as memory of spaCy's `ner`.
 """
 
 import random
