@@ -249,6 +249,10 @@ def test_the_command_line_tells_and_refuses() -> None:
     wrong = run(recipe, "--dry-run", "--memory", "lots")
     assert wrong.exit_code == 1
     assert "[NL153]" in wrong.output
+    mistaken = run(recipe, "--dry-run", "--training.epochs", "0", "--adapter.r", "-1")
+    assert mistaken.exit_code == 1
+    assert "valid:\n  adapter.r: Input should" in mistaken.output
+    assert "\n  training.epochs: Input should" in mistaken.output, "each on a line"
     assert "--output" in run(recipe).output
     assert "--dry-run" in run(recipe, "--output", "out", "--memory", "16GB").output
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument as Arg
-from typer import Context
+from typer import Context, echo
 from typer import Option as Opt
 
 from .overrides import config_overrides
@@ -61,10 +61,10 @@ def finetune_cli(
 
         assert output is not None
         folder = finetune(recipe, config, output, resume_from or resume)
-    except MemoryError as error:
-        msg.fail("The recipe does not fit", str(error), exits=1)
-    except (ValueError, OSError, ImportError) as error:
-        msg.fail("No adapter was trained", str(error), exits=1)
+    except (MemoryError, ValueError, OSError, ImportError) as error:
+        msg.fail("The recipe does not fit" if isinstance(error, MemoryError) else "No adapter was trained")
+        echo(error)  # line by line: `msg` would wrap a list of problems to one paragraph
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         msg.warn("Stopped", f"Go on from the last checkpoint with: --output {output} --resume")
         raise SystemExit(130) from None
