@@ -148,7 +148,9 @@ def test_an_answer_that_takes_too_long_is_asked_for_again(tiny, served: FakeVLLM
     model = VLLM(served.url, timeout=0.3)
     model.load()
     served.mishaps.append(mishap)
+    start = time.monotonic()
     same(votes_of(model, GREEDY, REQUESTS[:1]), votes_of(tiny, GREEDY, REQUESTS[:1]))
+    assert time.monotonic() - start < 20, "the answer that trickles takes 30 seconds"
     model.unload()
 
 

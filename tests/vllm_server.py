@@ -155,8 +155,8 @@ class Handler(BaseHTTPRequestHandler):
         answer = server.generate(body)
         server.bodies.append(body)
         if mishap == "trickle":  # no read alone takes long
-            self._send(200, "", length=9)
-            for _ in range(9):
+            self._send(200, "", length=300)
+            for _ in range(300):
                 self.wfile.write(b" ")
                 time.sleep(0.1)
             self.close_connection = True
