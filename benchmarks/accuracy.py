@@ -184,7 +184,7 @@ def what_counts(system: str, settings: argparse.Namespace) -> dict[str, Any]:
         return of_model
     if (adapter := Llama(settings.base, settings.adapter).adapter) is None:
         return of_model
-    return {**of_model, "adapter": adapter.fingerprint(), "thresholds": adapter.meta.get("thresholds")}
+    return {**of_model, "adapter": adapter.fingerprint, "thresholds": adapter.meta.get("thresholds")}
 
 
 def once(output: Path, key: Result, run: Callable[[], Result]) -> Result:
