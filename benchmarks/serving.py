@@ -13,7 +13,6 @@ for decisions alone writes no sensible text, and for the time it makes no differ
 import argparse
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from spacy_nerllama.grammar import Grammar
 from spacy_nerllama.marking import SINGLE
 from spacy_nerllama.models import VLLM, Llama
+from spacy_nerllama.models.retries import api_key
 from spacy_nerllama.prompts import CompactPrompt
 from spacy_nerllama.requests import Request, TokenSpan
 from spacy_nerllama.voting import DEFAULT_THRESHOLD, Votes, Voting, elect
@@ -110,7 +110,7 @@ def main() -> None:
         "--model", help="the name under which the model or LoRA module is served; default: the one"
     )
     parser.add_argument("--tokenizer", help="default: that of the folder which the server says it serves")
-    parser.add_argument("--api-key-env", default="VLLM_API_KEY")
+    parser.add_argument("--api-key-env")
     parser.add_argument("--text-url", help="a server of the same model that writes the text; default: the same")
     parser.add_argument("--local", help="the local base to compare with; default: the bundled one")
     parser.add_argument("--adapter", help="of the local model; default: the bundled one")
@@ -129,7 +129,7 @@ def main() -> None:
     model = {"model": settings.model, "tokenizer": settings.tokenizer, "api_key_env": settings.api_key_env}
     served = VLLM(settings.url, **model, timeout=600.0)
     encoder, engine, *_ = served.load()
-    key = os.environ.get(settings.api_key_env)
+    key = api_key(settings.api_key_env)
     server = Server(engine.url, str(engine.model), key)
     writer = Server(settings.text_url.rstrip("/") if settings.text_url else engine.url, str(engine.model), key)
 

@@ -313,8 +313,8 @@ class Errors:
         "less at a time (`concurrency`), or wait longer (`timeout`, `retries`)."
     )
     E182 = (
-        "[NL182] The server {url} does not know the API key ({reason}). Put the key into the environment variable "
-        "that the setting `api_key_env` names."
+        "[NL182] The server {url} does not know the API key ({reason}). Name the environment variable that holds "
+        "it in the setting `api_key_env`."
     )
     E183 = (
         "[NL183] The server {url} serves no model {model!r}. Set `model` to one that it serves, or to the name of "

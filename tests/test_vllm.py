@@ -298,8 +298,10 @@ def test_a_lora_module(tiny, served: FakeVLLM) -> None:
 
 def test_the_key_comes_from_the_environment(served: FakeVLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     served.api_key = "sesame"
-    model = VLLM(served.url, api_key_env="MY_KEY")
     with pytest.raises(PermissionError, match=r"^\[NL182\] .*api_key_env"):
+        VLLM(served.url).warm_up()
+    model = VLLM(served.url, api_key_env="MY_KEY")
+    with pytest.raises(ValueError, match=r"^\[NL191\] .*MY_KEY"):
         model.warm_up()
     monkeypatch.setenv("MY_KEY", "sesame")
     model.warm_up()

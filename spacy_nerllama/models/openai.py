@@ -1,7 +1,6 @@
 """Servers that answer in text, `nerllama.OpenAI.v1`: any endpoint that speaks OpenAI's API."""
 
 import json
-import os
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -12,7 +11,7 @@ from ..requests import Request
 from ..voting import Voting
 from .guided import to_gbnf
 from .inflight import in_order
-from .retries import TemporaryError, is_temporary, persist, retry_after
+from .retries import TemporaryError, api_key, is_temporary, persist, retry_after
 from .texts import Responses, TextModel
 
 if TYPE_CHECKING:
@@ -122,11 +121,7 @@ class OpenAI(TextModel):
             from openai import AsyncOpenAI
         except ImportError as error:
             raise ImportError(Errors.E190) from error
-        key = "none"  # the client wants one
-        if self.api_key_env is not None:
-            key = os.environ.get(self.api_key_env, "")
-            if not key:
-                raise ValueError(Errors.E191.format(name=self.api_key_env))
+        key = api_key(self.api_key_env) or "none"  # the client wants one
         # Its own retries know neither bodies that are no completion nor a time limit for the whole of a body.
         return AsyncOpenAI(api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout)
 

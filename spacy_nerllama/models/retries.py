@@ -1,5 +1,6 @@
-"""Requests to a server that are sent again where that may help: one policy for all servers."""
+"""Requests to a server: the key that they carry, and when they are sent again. One policy for all servers."""
 
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -7,6 +8,8 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import anyio
+
+from ..errors import Errors
 
 Answer = TypeVar("Answer")
 
@@ -22,6 +25,19 @@ class TemporaryError(Exception):
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
         self.wait = wait
+
+
+def api_key(variable: str | None) -> str | None:
+    """Read the API key from an environment variable.
+
+    variable: Its name. None: the server wants no key.
+    RAISES: ValueError if it is not set.
+    """
+    if variable is None:
+        return None
+    if key := os.environ.get(variable):
+        return key
+    raise ValueError(Errors.E191.format(name=variable))
 
 
 async def persist(send: Callable[[], Awaitable[Answer]], timeout: float, retries: int) -> Answer:

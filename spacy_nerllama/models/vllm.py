@@ -36,7 +36,7 @@ class VLLM(MarksTasks):
         server says it serves, if it is on this machine too.
     adapter: A folder whose meta.json names labels and thresholds, as `finetune` writes it. Its weights are not
         read: the server has them.
-    api_key_env: The environment variable with the key, if the server wants one.
+    api_key_env: The environment variable that holds the API key. None: no key is sent.
     concurrency: How many requests can be under way at a time.
     timeout: How many seconds an attempt may take, to the last byte of the answer.
     retries: How many more attempts a request has, where the server does not answer, is busy or fails.
@@ -48,7 +48,7 @@ class VLLM(MarksTasks):
         model: str | None = None,
         tokenizer: str | None = None,
         adapter: str | None = None,
-        api_key_env: str = "VLLM_API_KEY",
+        api_key_env: str | None = None,
         concurrency: int = 32,
         timeout: float = 60.0,
         retries: int = 4,
@@ -120,14 +120,15 @@ class VLLM(MarksTasks):
         """Connect to the server and check that it can be used; done by the first `vote`, and after a failure.
 
         RAISES: ConnectionError if there is no server; PermissionError if it does not know the key; ValueError if
-            it serves no such model, has another tokenizer, or cannot score; FileNotFoundError if the tokenizer or
-            the adapter's meta.json is missing.
+            the key is not set, it serves no such model, has another tokenizer, or cannot score; FileNotFoundError
+            if the tokenizer or the adapter's meta.json is missing.
         """
+        from .retries import api_key
         from .server import Server
 
         with self._lock:
             if self._connected is None or os.getpid() != self._process:
-                server = Server(self._base_url, self._model, os.environ.get(self._key), *self._limits)
+                server = Server(self._base_url, self._model, api_key(self._key), *self._limits)
                 try:
                     server.connect()
                     encoder = self._encoder(server)
