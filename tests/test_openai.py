@@ -72,7 +72,7 @@ def annotate(nlp: Language, texts: list[str] = TEXTS) -> tuple[list[Doc], dict[s
 
 def test_a_server_marks_what_it_is_asked_for() -> None:
     with Server() as server:
-        docs, failed = annotate(nlp := pipeline(server))
+        docs, failed = annotate(nlp := pipeline(server, timeout=60))
         assert failed == {}
         assert docs[0].ents[0]._.nerllama_vote == 1
         assert len(server.bodies) == len(TEXTS)
