@@ -136,13 +136,16 @@ class Tagger:
         """Give the mean cross-entropy of a batch's tags."""
         import torch
 
+        from spacy_nerllama.models.loading import resolve_dtype
+
         inputs, first = self._encode([words for words, _ in batch])
         ids = {tag: i for i, tag in self.tags.items()}
         targets = torch.full(inputs["input_ids"].shape, IGNORED)
         for row, places in enumerate(first):
             for word, place in places.items():
                 targets[row, place] = ids[batch[row][1][word]]
-        with torch.autocast("cpu", torch.bfloat16):
+        kind = resolve_dtype("auto", "cpu")
+        with torch.autocast("cpu", kind, enabled=kind is not torch.float32):
             logits = self.model(**inputs).logits
         return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
