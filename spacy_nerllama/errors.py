@@ -132,6 +132,11 @@ class Errors:
     )
     E072 = "[NL072] The name {path} does not say in which format to write. Choose one with --to, of: {formats}."
 
+    E076 = (
+        "[NL076] --record {path} would replace {what}, and the record and the annotations are two files. Choose "
+        "another name for it."
+    )
+
     # Evaluation: NL090-NL099
     E090 = (
         "[NL090] {path} cannot be read as a .spacy file ({reason}). Make it with: "
@@ -403,6 +408,10 @@ class Errors:
     E207 = (
         "[NL207] The model gave fewer answers than it was asked for. Its method `vote` must give one for each "
         "request, in order."
+    )
+    E208 = (
+        "[NL208] What the model answers cannot be recorded: {path} fails ({reason}). See whether its disk is "
+        "full, then give the same command again: it goes on where it stopped."
     )
 
     # Updating in spaCy's loop, adapters by name: NL170-NL179

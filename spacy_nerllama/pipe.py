@@ -18,7 +18,7 @@ from spacy.vocab import Vocab
 from .errors import Errors
 from .marking import MarkingScheme
 from .models.adapter import Adapter
-from .models.cache import Cache, request_key, text_key
+from .models.cache import Cache, Recorder, request_key, text_key
 from .models.spacyllm import as_model
 from .prompts import Prompt, scheme_of
 from .requests import Request, TokenSpan, doc_requests
@@ -175,7 +175,7 @@ class NerLlama(Pipe):
         self.overwrite_ents = overwrite_ents
         self.max_batch_tokens = max_batch_tokens
         self.cache = cache
-        self.recorder: Cache | None = None  # as `cache`, but keeps what `nerllama.Replay.v1` would answer
+        self.recorder: Recorder | None = None  # of what `nerllama.Replay.v1` would answer
         self.scorer = scorer
         self.updating = updating or Updating()
         self._labels = None if labels is None else dict(labels)

@@ -161,6 +161,8 @@ def _votes(requests: list[Request], given: list[Any], prompt: Prompt, voting: Vo
         if len(given) != expected:
             raise ValueError(Errors.E205.format(given=len(given), expected=expected))
         return given[::copies]
+    if given == [""]:  # spacy.NoOp.v1 says nothing, once for each doc
+        given = [""] * expected
     texts, scheme = as_responses(given, expected), scheme_of(prompt)
     drawn = (texts[i : i + copies] for i in range(0, expected, copies))
     return [count_votes(request, each, scheme)[0] for request, each in zip(requests, drawn, strict=True)]

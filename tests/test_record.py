@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typer.testing import CliRunner
 
 from spacy_nerllama.cli.annotate import annotate, annotate_cli
 from spacy_nerllama.models import Replay
-from spacy_nerllama.models.texts import TextModel
+from spacy_nerllama.models.records import Record
+from spacy_nerllama.models.texts import Responses, TextModel
 from spacy_nerllama.prompts import CompactPrompt
 from spacy_nerllama.requests import Request, Sentence
 from spacy_nerllama.voting import Voting
@@ -40,11 +42,14 @@ class Moody(TextModel):
     asked: list[str] = []
     stop_after: int | None = None
 
-    def respond(self, prompts: Any, voting: Voting) -> Iterator[Sequence[str]]:
+    def respond(self, prompts: Any, voting: Voting) -> Iterator[Responses]:
         for prompt in prompts:
             if self.stop_after is not None and len(self.asked) >= self.stop_after:
                 raise KeyboardInterrupt
             self.asked.append(prompt.shared)
+            if "BROKEN" in prompt.shared:
+                yield ValueError("broken")
+                continue
             words = prompt.shared.split(" ")
             i = len(self.asked) % len(words)
             marked = " ".join([*words[:i], f"@@{words[i]}##", *words[i + 1 :]])
@@ -94,11 +99,21 @@ def annotated(path: Path) -> list[tuple[Any, ...]]:
     ]
 
 
-def replayed(config: dict[str, Any], records: Path, tmp_path: Path) -> list[tuple[Any, ...]]:
-    """What the recorded run gives without its model."""
+def entities(path: Path) -> list[list[str]]:
+    docs = DocBin(store_user_data=True).from_disk(path).get_docs(spacy.blank("en").vocab)
+    return [[ent.text for ent in doc.ents] for doc in docs]
+
+
+def replay(config: dict[str, Any], records: Path, tmp_path: Path) -> None:
+    """Do the recorded run again, without its model."""
     model = {"@llm_models": "nerllama.Replay.v1", "path": str(records)}
     folder = pipeline({**config, "model": model}, tmp_path / "replay")
     assert run(folder, tmp_path / "in.jsonl", tmp_path / "again.spacy")[0] == 0
+
+
+def replayed(config: dict[str, Any], records: Path, tmp_path: Path) -> list[tuple[Any, ...]]:
+    """What the recorded run gives without its model."""
+    replay(config, records, tmp_path)
     return annotated(tmp_path / "again.spacy")
 
 
@@ -161,6 +176,58 @@ def test_a_stopped_run_records_all(moody: dict[str, Any], tmp_path: Path, stop_a
     assert run(*command)[0] == 0
     assert replayed(moody, tmp_path / "run.jsonl", tmp_path) == annotated(tmp_path / "out.spacy")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_doc_that_failed_is_played_again_without_annotation(moody: dict[str, Any], tmp_path: Path) -> None:
+    """Also in the sentences that were answered, as in the run: half an annotation would look like a whole one."""
+    folder = pipeline(moody, tmp_path / "pipeline")
+    texts(tmp_path / "in.jsonl", ["Gout hurts.\n\nIt is BROKEN here.", "Gout hurts.", "BROKEN"])
+    command = folder, tmp_path / "in.jsonl", tmp_path / "out.spacy", "--record", tmp_path / "run.jsonl"
+    code, printed = run(*command)
+    assert (code, "2 documents could not be annotated" in printed) == (3, True)
+    _, expected, _ = docs = entities(tmp_path / "out.spacy")
+    assert docs == [[], expected, []]
+    assert expected
+    replay(moody, tmp_path / "run.jsonl", tmp_path)
+    assert entities(tmp_path / "again.spacy") == docs
+
+
+def test_a_record_with_gaps_ends_the_run(
+    moody: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full, and then is not: the same command goes on, and its record is whole."""
+    folder = pipeline(moody, tmp_path / "pipeline")
+    texts(tmp_path / "in.jsonl")
+    command = folder, tmp_path / "in.jsonl", tmp_path / "out.spacy", "--record", tmp_path / "run.jsonl"
+    whole = Record.to_line
+
+    def full(record: Record) -> str:
+        if len(Moody.asked) > 3:
+            raise sqlite3.OperationalError("database or disk is full")
+        return whole(record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "to_line", full)
+        code, printed = run(*command)
+    assert (code, "[NL208]" in printed, "disk is full" in printed) == (1, True, True)
+    assert run(*command)[0] == 0
+    assert replayed(moody, tmp_path / "run.jsonl", tmp_path) == annotated(tmp_path / "out.spacy")
+
+
+def test_the_record_is_another_file_than_input_and_output(moody: dict[str, Any], tmp_path: Path) -> None:
+    folder, source = pipeline(moody, tmp_path / "pipeline"), texts(tmp_path / "in.jsonl")
+    before = source.read_text()
+    for record in (source, tmp_path / "out.jsonl"):
+        code, printed = run(folder, source, tmp_path / "out.jsonl", "--record", record)
+        assert (code, "[NL076]" in printed) == (1, True)
+    assert (source.read_text(), Moody.asked) == (before, [])
+
+
+def test_unusable_responses_are_told(moody: dict[str, Any], tmp_path: Path) -> None:
+    folder = pipeline(moody, tmp_path / "pipeline")
+    code, printed = run(folder, texts(tmp_path / "in.jsonl", ["p53 fell."]), tmp_path / "out.jsonl")
+    assert code == 0
+    assert "6 exact, 2 unusable" in printed
 
 
 def test_a_run_that_began_without_a_record_has_none(moody: dict[str, Any], tmp_path: Path) -> None:

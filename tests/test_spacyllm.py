@@ -191,9 +191,20 @@ def test_labels_can_be_given_when_it_is_initialized() -> None:
 
 
 def test_a_model_that_gives_too_little_is_named() -> None:
-    nlp = llm("spacy.NoOp.v1")  # one response for all prompts of a doc
+    class OneADoc(REST):
+        def __call__(self, prompts: Iterable[Iterable[str]]) -> Iterable[Iterable[str]]:
+            return [["Two mice."] for _ in prompts]
+
+    nlp = llm()
+    nlp.get_pipe("llm")._model = OneADoc()
     with pytest.raises(ValueError, match=r"^\[NL205\] The model gave 1 responses where 2"):
         nlp("Two mice.")
+
+
+@pytest.mark.parametrize("text", ["", "Two mice.", "Two mice.\n\nThree more."])
+def test_the_model_that_says_nothing(text: str) -> None:
+    """spacy-llm's own model for trying things out."""
+    assert llm("spacy.NoOp.v1")(text).ents == ()
 
 
 # Our models under `llm`

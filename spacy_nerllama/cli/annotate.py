@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
     from ..corpora import Document
-    from ..models.cache import Cache
+    from ..models.cache import Recorder
+    from ..pipe import NerLlama
+    from ..requests import Request
     from .journal import Journal
 
     Input = Doc | Document
@@ -52,6 +54,10 @@ SUFFIXES = {
     ".pubtator": "pubtator",
     "": "brat",
 }
+UNUSABLE = (
+    "An unusable one is no marking of its sentence, and has no vote: a sentence without another is not annotated. "
+    "See docs/alignment.md."
+)
 FAILED = 3
 """The exit status when OUTPUT was written, but some documents could not be annotated."""
 
@@ -94,6 +100,12 @@ def annotate_cli(
         msg.warn("Stopped", "The same command goes on from here.")
         raise SystemExit(130) from None
     msg.good(f"Wrote {output_path}")
+    for name, component in nlp.pipeline:
+        diagnoses = getattr(getattr(component, "model", None), "diagnoses", None)
+        if diagnoses:  # of a model that answers in text
+            counts = ", ".join(f"{n:,} {diagnosis}" for diagnosis, n in diagnoses.most_common())
+            say = msg.warn if diagnoses["unusable"] else msg.info
+            say(f"{name}: responses in this run, by what they are of their sentence: {counts}", UNUSABLE)
     if failed:
         msg.warn(f"{len(failed)} documents could not be annotated")
         rows = [(i + 1, id_, error) for i, id_, error in failed]
@@ -142,18 +154,21 @@ def annotate(
     from tqdm import tqdm
 
     from ..corpora import write_corpus
-    from ..models.cache import Cache
+    from ..models.cache import Recorder
     from .convert import write_docs
     from .journal import Journal
 
     total = sum(1 for _ in _inputs(input_path, format, nlp))  # so that a broken file is found before hours of work
     path = output_path.with_name(f".{output_path.name}.part")
-    recorder = Cache(path.with_suffix(".record"))
+    recorder = Recorder(path.with_suffix(".record"))
     key = _key(nlp, input_path, format, output_path)
     if record:
+        for what, other in (("INPUT", input_path), ("OUTPUT", output_path)):
+            if record.resolve() == other.resolve():
+                raise ValueError(Errors.E076.format(path=record, what=what))
         if record.is_dir():
             raise FileExistsError(Errors.E073.format(path=record))
-        _record(nlp, recorder)
+        ner = _record(nlp, recorder)
         key += " recorded"  # a run that was begun without a record has none of the documents that are done
     with Journal(path, key, restart) as journal:
         if not journal.done:
@@ -166,14 +181,16 @@ def annotate(
         else:
             write_corpus(docs, output_path, to)
         if record:
-            recorder.write(record)
+            failed = {i for i, _, _ in journal.failed}
+            docs = (doc for i, doc in enumerate(journal.docs(nlp.vocab)) if i in failed)
+            recorder.write(record, (request for doc in docs for request in _whole(doc, ner)))
         journal.remove()
         recorder.remove()
         return journal.failed
 
 
-def _record(nlp: "Language", recorder: "Cache") -> None:
-    """Let the one component `nerllama_ner` of a pipeline keep its answers.
+def _record(nlp: "Language", recorder: "Recorder") -> "NerLlama":
+    """Let the one component `nerllama_ner` of a pipeline keep its answers, and give it.
 
     RAISES: ValueError if there is not one.
     """
@@ -183,6 +200,17 @@ def _record(nlp: "Language", recorder: "Cache") -> None:
     if len(components) != 1:
         raise ValueError(Errors.E203.format(n=len(components)))
     components[0].recorder = recorder
+    return components[0]
+
+
+def _whole(doc: "Doc", ner: "NerLlama") -> Iterator["Request"]:
+    """Ask for the whole text of a doc at once, as records of one are looked up first."""
+    from ..prompts import scheme_of
+    from ..requests import doc_requests
+
+    together = scheme_of(ner.prompt).tells_labels
+    for _, request in doc_requests(doc, ner.label_data, together, answers=lambda _: True):
+        yield request
 
 
 def _run(nlp: "Language", inputs: Iterable["Input"], journal: "Journal", tick: Callable[[], Any]) -> None:

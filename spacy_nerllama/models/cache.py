@@ -31,6 +31,9 @@ class Cache:
     timeout: Seconds to wait for another process that writes.
     """
 
+    strict = False
+    """Whether a file that fails ends the run, instead of being done without."""
+
     def __init__(self, path: str | Path, timeout: float = 30.0) -> None:
         self.path = Path(path).expanduser()
         self.timeout = timeout
@@ -39,7 +42,7 @@ class Cache:
         """Make a `vote` that asks only for what is not kept, and keeps what it is told.
 
         Of several answers to one key the first is kept and given. Errors are not kept. If the file fails once it
-        is open, there is a warning, and the rest goes by it.
+        is open, there is a warning, and the rest goes by it (of a `Recorder`, ModelUnavailableError).
 
         vote: Gives the votes of requests, or an error in the place of one's, in order.
         key: Gives what the answer to a request depends on.
@@ -49,26 +52,36 @@ class Cache:
         """
 
         def ask(requests: Iterable[Request]) -> Iterator[Votes | Exception]:
-            return _answers(iter(requests), vote, key, scheme, _Store(self.path, self.timeout))
+            return _answers(iter(requests), vote, key, scheme, _Store(self.path, self.timeout, self.strict))
 
         return ask
-
-    def write(self, path: Path) -> None:
-        """Write what is kept as JSON lines, as `nerllama.Replay.v1` reads them, in the order in which it came.
-
-        path: The file; it appears whole or not at all.
-        """
-        with (
-            replacing(path) as temporary,
-            closing(_Store(self.path, self.timeout)) as store,
-            temporary.open("w", encoding="utf8", newline="\n") as file,
-        ):
-            file.writelines(f"{line}\n" for line in store.lines())
 
     def remove(self) -> None:
         """Delete the file, if there is one."""
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+
+class Recorder(Cache):
+    """Keeps every answer of a run, by its text and labels, or ends the run: a record with gaps is none."""
+
+    strict = True
+
+    def write(self, path: Path, failed: Iterable[Request] = ()) -> None:
+        """Write what is kept as JSON lines, as `nerllama.Replay.v1` reads them, in the order in which it came.
+
+        path: The file; it appears whole or not at all.
+        failed: The whole texts of docs that failed. They are written as texts without a mention, which `Replay`
+            finds before their sentences: those that were answered would be half an annotation.
+        """
+        nothing = {text_key(request): Record.of(request, Votes()) for request in failed}
+        with (
+            replacing(path) as temporary,
+            closing(_Store(self.path, self.timeout, self.strict)) as store,
+            temporary.open("w", encoding="utf8", newline="\n") as file,
+        ):
+            file.writelines(f"{line}\n" for key, line in store.lines() if key not in nothing)
+            file.writelines(f"{record.to_line()}\n" for record in nothing.values())
 
 
 def request_key(prompt: Prompt, voting: Voting, max_batch_tokens: int, model: object) -> Callable[[Request], str]:
@@ -174,11 +187,13 @@ def _asked(
 class _Store:
     """An open cache file. After an error it holds nothing.
 
+    strict: Raise such an error as ModelUnavailableError.
     RAISES: ValueError if it cannot be opened.
     """
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float, strict: bool) -> None:
         self._path = path
+        self._strict = strict
         self._open = True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,15 +225,16 @@ class _Store:
                 self._failed(error)
         return self.get(key) or record
 
-    def lines(self) -> Iterator[str]:
-        """Give all records as lines, in the order in which they came."""
-        for (line,) in self._file.execute("SELECT record FROM answers ORDER BY rowid"):
-            yield line
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Give all keys and records, as lines, in the order in which they came."""
+        yield from self._file.execute("SELECT key, record FROM answers ORDER BY rowid")
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
     def _failed(self, error: sqlite3.Error) -> None:
+        if self._strict:
+            raise ModelUnavailableError(Errors.E208.format(path=self._path, reason=error)) from error
         self._open = False
         warnings.warn(Warnings.W200.format(path=self._path, reason=error), stacklevel=2)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ..alignment import Diagnosis
@@ -16,6 +16,9 @@ from .records import Record
 from .texts import TextModel
 
 _Key = tuple[str, tuple[str, ...]]
+
+MOST_KEPT = 1024
+"""How many texts' votes are kept for when they come again."""
 
 
 class Replay(TextModel):
@@ -85,6 +88,7 @@ class Replay(TextModel):
         _ = self.records  # read before the first request: that a file is broken is the fault of no doc
         scheme = scheme_of(prompt)
 
+        @lru_cache(MOST_KEPT)  # a text that comes again has its records aligned once
         def vote(request: Request) -> Votes:
             found = Votes()
             for asked, key in self._found(request):

@@ -118,8 +118,9 @@ def count_votes(
     counts: Counter[TokenSpan] = Counter()
     diagnoses: list[Diagnosis] = []
     responses = tuple(responses)
+    aligned = {response: align(request, response, scheme) for response in dict.fromkeys(responses)}
     for response in responses:
-        spans, diagnosis = align(request, response, scheme)
+        spans, diagnosis = aligned[response]
         counts.update(spans)
         diagnoses.append(diagnosis)
     readings = len(diagnoses) - diagnoses.count("unusable")
