@@ -102,6 +102,7 @@ class Errors:
         "in the place of a file is fetched with `git lfs pull`."
     )
     E056 = "[NL056] The adapter is of the type {type}. Only LoRA adapters can be used: choose another."
+    E058 = "[NL058] There is a threshold for {label!r}, which is no label of this component. Its labels: {labels}."
     E057 = (
         "[NL057] The attention of a {model} is not the ordinary one ({what}), and marked decoding reads several "
         "sentences at once. Choose another base: Llama, Mistral and Qwen models without windows are read."
@@ -480,6 +481,10 @@ class Warnings:
     W002 = (
         "[NLW02] The GPU has no memory for batches of {asked} tokens: going on with {budget}. Set "
         "max_batch_tokens lower to spare these attempts."
+    )
+    W003 = (
+        "[NLW03] {name}: the adapter was trained with {trained} and is asked with {prompt}: what it marks will be "
+        "worse. Set `prompt` as the adapter's card says."
     )
     W200 = (
         "[NLW200] The cache {path} fails ({reason}): going on without it. What was kept before stays; see whether "

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,12 +16,12 @@ from spacy.training import Example, validate_examples
 from spacy.util import SimpleFrozenList, ensure_path, from_bytes, to_bytes
 from spacy.vocab import Vocab
 
-from .errors import Errors
+from .errors import Errors, Warnings
 from .marking import MarkingScheme
 from .models.adapter import Adapter
 from .models.cache import Cache, Recorder, request_key, text_key
 from .models.spacyllm import as_model
-from .prompts import Prompt, scheme_of
+from .prompts import Prompt, scheme_of, trained_prompt
 from .requests import Request, TokenSpan, doc_requests
 from .stream import Ask, Vote, annotate
 from .updating import Updating, make_lora
@@ -179,6 +180,7 @@ class NerLlama(Pipe):
         self.scorer = scorer
         self.updating = updating or Updating()
         self._labels = None if labels is None else dict(labels)
+        self._configured = {"labels": self._labels, "adapter": getattr(model, "adapter_name", None)}
         self._annotated: set[str] = set()  # labels that an example has had: others are not taught as absent
         self._updater: Updater | None = None
 
@@ -354,8 +356,24 @@ class NerLlama(Pipe):
         if not labels:
             raise ValueError(Errors.E051.format(name=self.name))
         scheme = self._scheme(labels)
+        self._check_settings(labels, scheme)
         answers = getattr(self.model, "answers", None)  # of a model that cannot answer all that it is asked
         return lambda doc: doc_requests(doc, labels, scheme.tells_labels, answers)
+
+    def _check_settings(self, labels: Iterable[str], scheme: MarkingScheme) -> None:
+        """Check that the settings of voting name labels that there are, and the prompt against the adapter's.
+
+        RAISES: ValueError for a threshold of an unknown label.
+        """
+        meta, configured = self.model.meta, self._configured["labels"]
+        known = {*labels, *(configured or {}), *meta.get("labels", {})}
+        thresholds = self.voting.threshold
+        for label in thresholds if isinstance(thresholds, dict) else ():
+            if label not in known:
+                raise ValueError(Errors.E058.format(label=label, labels=", ".join(sorted(known))))
+        trained = trained_prompt(meta)
+        if trained is not None and (type(trained), scheme_of(trained)) != (type(self.prompt), scheme):
+            warnings.warn(Warnings.W003.format(name=self.name, trained=trained, prompt=self.prompt), stacklevel=3)
 
     def _vote(self, requests: Iterable[Request]) -> Iterator[Votes | Exception]:
         """Ask the model, for what is neither recorded nor in the cache."""
@@ -392,11 +410,20 @@ class NerLlama(Pipe):
             group.attrs["scores"] = np.array([scored[span] for span in spans], dtype="float64")
             group.attrs["nerllama"] = True
             new = [Span(doc, *span) for span in elect(scored, thresholds)]
-            old = list(doc.ents)
+            before = self._marked_before(doc)
+            old = [ent for ent in doc.ents if (ent.start, ent.end, ent.label_) not in before]
             first, then = (new, old) if self.overwrite_ents else (old, new)
             taken = {i for span in first for i in range(span.start, span.end)}
             doc.set_ents([*first, *(s for s in then if taken.isdisjoint(range(s.start, s.end)))])
             doc.spans[self.spans_key] = group
+
+    def _marked_before(self, doc: Doc) -> set[tuple[int, int, str]]:
+        """Give what the component has voted on in a doc that it has annotated before: it votes anew now."""
+        group = doc.spans.get(self.spans_key)
+        if group is None or not group.attrs.get("nerllama"):
+            return set()
+        mine = set(self.labels)
+        return {(span.start, span.end, span.label_) for span in group if span.label_ in mine}
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """Score predictions with the component's scorer.
@@ -414,7 +441,7 @@ class NerLlama(Pipe):
         folder = ensure_path(path)
         folder.mkdir(parents=True, exist_ok=True)
         if "cfg" not in exclude:
-            srsly.write_json(folder / "cfg", {"labels": self._labels})
+            srsly.write_json(folder / "cfg", self._cfg())
         if "adapter" not in exclude:
             adapter = self.model.adapter
             if (folder / "adapter").is_dir():  # of a pipeline that was here before
@@ -425,15 +452,17 @@ class NerLlama(Pipe):
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = SimpleFrozenList()) -> "NerLlama":
         """Read labels and adapter from a folder.
 
+        Where the config names others than when they were written, as `spacy.load(..., config=...)` may, it holds.
+
         path (str | Path): The folder.
         exclude (Iterable[str]): "cfg" or "adapter", to leave out.
         RETURNS (NerLlama): The component.
         """
         folder = ensure_path(path)
-        if "cfg" not in exclude:
-            self._read_cfg(srsly.read_json(folder / "cfg"))
-        if "adapter" not in exclude and (folder / "adapter").is_dir():
-            self.model.set_adapter(Adapter.from_folder(folder / "adapter"))
+        cfg = {} if "cfg" in exclude else srsly.read_json(folder / "cfg")
+        written = folder / "adapter"
+        adapter = Adapter.from_folder(written) if "adapter" not in exclude and written.is_dir() else None
+        self._read(cfg, adapter, "adapter" in exclude)
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = SimpleFrozenList()) -> bytes:
@@ -445,33 +474,47 @@ class NerLlama(Pipe):
         adapter = self.model.adapter
         return to_bytes(
             {
-                "cfg": lambda: srsly.json_dumps({"labels": self._labels}),
+                "cfg": lambda: srsly.json_dumps(self._cfg()),
                 "adapter": lambda: srsly.msgpack_dumps(adapter.to_dict() if adapter else None),
             },
             exclude,
         )
 
     def from_bytes(self, data: bytes, *, exclude: Iterable[str] = SimpleFrozenList()) -> "NerLlama":
-        """Read labels and adapter from bytes.
+        """Read labels and adapter from bytes, see `from_disk`.
 
         data (bytes): What `to_bytes` gave.
         exclude (Iterable[str]): "cfg" or "adapter", to leave out.
         RETURNS (NerLlama): The component.
         """
 
-        def read_cfg(part: bytes) -> None:
-            self._read_cfg(srsly.json_loads(part))
-
-        def read_adapter(part: bytes) -> None:
-            adapter = srsly.msgpack_loads(part)
-            self.model.set_adapter(Adapter(**adapter) if adapter else None)
-
-        from_bytes(data, {"cfg": read_cfg, "adapter": read_adapter}, exclude)
+        read: dict[str, Any] = {"cfg": {}, "adapter": None}
+        readers = {
+            "cfg": lambda part: read.update(cfg=srsly.json_loads(part)),
+            "adapter": lambda part: read.update(adapter=srsly.msgpack_loads(part)),
+        }
+        from_bytes(data, readers, exclude)
+        adapter = Adapter(**read["adapter"]) if read["adapter"] else None
+        self._read(read["cfg"], adapter, "adapter" in exclude)
         return self
 
-    def _read_cfg(self, cfg: dict[str, Any]) -> None:
-        if cfg["labels"] is not None:  # else those of the config, which may be given when a pipeline is loaded
+    def _cfg(self) -> dict[str, Any]:
+        """Give what the config does not tell.
+
+        labels: As they are now.
+        configured: What the config named.
+        adapter: Whether there is one.
+        """
+        return {"labels": self._labels, "configured": self._configured, "adapter": self.model.adapter is not None}
+
+    def _read(self, cfg: dict[str, Any], adapter: Adapter | None, keep_adapter: bool) -> None:
+        """Take over what was written, but for what the config names otherwise now."""
+        configured = cfg.get("configured", self._configured)
+        if cfg.get("labels") is not None and configured["labels"] == self._configured["labels"]:
             self._labels = cfg["labels"]
+        written = adapter is not None or cfg.get("adapter") is False
+        if written and not keep_adapter and configured["adapter"] == self._configured["adapter"]:
+            self.model.set_adapter(adapter)
 
 
 def _check_label(label: str, description: str | None) -> None:

@@ -1,10 +1,12 @@
 """Instruction templates: what a model reads before it marks a sentence."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
+
+from spacy.util import registry
 
 from .errors import Errors
 from .examples import Example, Examples, Selection, read_examples
@@ -38,6 +40,18 @@ Prompt = Callable[[Request], PromptText]
 def scheme_of(prompt: Prompt) -> MarkingScheme:
     """Give the marking scheme that a prompt asks for: its `scheme`, the paper's single markers if it has none."""
     return getattr(prompt, "scheme", SINGLE)
+
+
+def trained_prompt(meta: Mapping[str, Any]) -> Prompt | None:
+    """Give the prompt that an adapter was trained with, without in-context examples: their file may be elsewhere.
+
+    meta: What is known of the adapter (see `Adapter.meta`).
+    RETURNS: The prompt; None if it is not known, or not here.
+    """
+    settings = {key: value for key, value in meta.get("prompt", {}).items() if key != "examples"}
+    if settings.get("@misc", "") not in registry.misc:
+        return None
+    return cast(Prompt, registry.resolve({"prompt": settings})["prompt"])
 
 
 @dataclass(frozen=True)

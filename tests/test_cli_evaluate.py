@@ -250,6 +250,24 @@ def test_a_sample_is_the_same_every_time(voting: str, data: str) -> None:
     assert texts[0] == [text for text in everything if text in texts[0]], "in the order of the data"
 
 
+def test_only_the_labels_that_are_judged_are_asked_for(tmp_path: Path) -> None:
+    """Others would take time, and win over them where they overlap."""
+    text = "Severe ataxia after lithium."
+    responses = {"DISEASE": "@@Severe ataxia## after lithium.", "GENE": "@@Severe ataxia after## lithium."}
+    lines = [json.dumps({"text": text, "label": label, "response": said}) for label, said in responses.items()]
+    (tmp_path / "records.jsonl").write_text("\n".join(lines), "utf8")
+    nlp = spacy.blank("en")
+    model = {"@llm_models": "nerllama.Replay.v1", "path": str(tmp_path / "records.jsonl")}
+    nlp.add_pipe("nerllama_ner", config={"labels": {"GENE": "gene", "DISEASE": "disease"}, "model": model})
+    nlp.to_disk(tmp_path / "pipeline")
+    data = Path(write(tmp_path / "data.spacy", [gold_doc("[Severe ataxia|DISEASE] after lithium.")]))
+    for labels, right in (None, 0), (["DISEASE"], 1), (["DISEASE", "GENE"], 0):
+        result, _ = evaluate(str(tmp_path / "pipeline"), data, labels=labels)
+        assert result["strict"]["labels"]["DISEASE"]["right"] == right
+    judged, _ = evaluate(str(tmp_path / "pipeline"), data, labels=["DISEASE", "CHEMICAL"])
+    assert judged["spacy"]["ents_f"] == 1.0
+
+
 def test_labels_that_do_not_meet_are_told(data: str, tmp_path: Path) -> None:
     pipeline = ruler(tmp_path / "rules", {"epilepsy": "Disease", "nothing": "SYMPTOM", "lithium": "CHEMICAL"})
     code, printed = run(pipeline, data)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from spacy.training import Example
 from spacy.util import registry
 
 from spacy_nerllama.models import Llama
+from spacy_nerllama.models.adapter import Adapter
 from spacy_nerllama.pipe import NerLlama
 from spacy_nerllama.prompts import CompactPrompt, MultiTaskPrompt
 from spacy_nerllama.requests import Request, TokenSpan
@@ -240,6 +242,41 @@ def test_entities_beside_the_new_ones_stay(tiny: Llama, overwrite: bool) -> None
     doc, _ = with_entities(component(tiny))
     ner(doc)
     assert [ent.label_ for ent in doc.ents] == ["GPE", "MINE"], "no vote reaches 1"
+
+
+def test_a_doc_that_is_annotated_again_is_voted_on_anew(tiny: Llama) -> None:
+    """What was kept before and is not now does not stay; what others set does."""
+    doc, _ = with_entities(component(tiny))
+    once, strict = component(tiny, overwrite_ents=False), component(tiny, voting=Voting(threshold=1.0))
+    once(doc)
+    assert len(doc.ents) > 2
+    strict(doc)
+    assert [ent.label_ for ent in doc.ents] == ["GPE", "MINE"], "no vote reaches 1"
+    once(doc)
+    found = list(doc.ents)
+    component(tiny, labels={"CHEMICAL": "drug"}, voting=Voting(threshold=1.0))(doc)
+    assert list(doc.ents) == found, "a component of other labels"
+
+
+def test_a_threshold_of_no_label_is_an_error(tiny: Llama) -> None:
+    ner = component(tiny, voting=Voting(threshold={"DISESE": 0.2}))
+    with pytest.raises(ValueError, match=r"^\[NL058\] .*'DISESE'.* DISEASE, GENE"):
+        ner(docs("Ataxia.")[0])
+
+
+def test_an_adapter_with_another_prompt_is_told(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
+    adapter = Adapter.from_folder(tiny_adapter)
+    prompts = {"compact": {"@misc": "nerllama.CompactPrompt.v1"}, "gone": {"@misc": "elsewhere.Prompt.v1"}}
+    prompts["paper"] = {"@misc": "nerllama.PaperPrompt.v1", "examples": "of/the/training.spacy"}
+    prompts["typed"] = {"@misc": "nerllama.MultiTaskPrompt.v1", "names": {"DISEASE": "disease"}}
+    for name, prompt in prompts.items():
+        replace(adapter, meta={**adapter.meta, "prompt": prompt}).to_folder(tmp_path / name)
+        ner = component(Llama(str(tiny_base), str(tmp_path / name), dtype="float32", device="cpu"))
+        if name in ("compact", "gone"):
+            ner.asks()
+        else:
+            with pytest.warns(UserWarning, match=r"^\[NLW03\] .* CompactPrompt"):
+                ner.asks()
 
 
 # Streams

@@ -1,6 +1,7 @@
 """A pipeline that is written and read again marks the same, wherever its adapter came from."""
 
 import copy
+import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import DocBin
 
+from spacy_nerllama.models.adapter import META
 from spacy_nerllama.pipe import NerLlama
 
 TEXTS = ["Mutations of the ATM gene cause ataxia.", "", "No lithium (2 mg) was given at night."]
@@ -103,14 +105,47 @@ def test_what_was_changed_travels(nlp: Language, tmp_path: Path, through: Callab
 def test_what_is_left_out_stays_as_configured(nlp: Language, tmp_path: Path, through: Callable) -> None:
     ner, adapter = nlp.get_pipe("nerllama_ner"), nlp.get_pipe("nerllama_ner").model.adapter
     ner.add_label("CHEMICAL", "drug")
-    ner.model.set_adapter(None)
     other = another(nlp).get_pipe("nerllama_ner")
     through(ner, other, tmp_path, exclude=["cfg"])
-    assert other.labels == ("DISEASE", "GENE") or other.model.adapter is None
+    assert other.labels == ("DISEASE", "GENE")
+    ner.model.set_adapter(None)
     other = another(nlp).get_pipe("nerllama_ner")
     through(ner, other, tmp_path, exclude=["adapter"])
     assert other.model.adapter == adapter
     assert other.labels == ("DISEASE", "GENE", "CHEMICAL")
+
+
+@pytest.mark.parametrize("through", [through_disk, through_bytes])
+def test_that_there_is_no_adapter_travels_too(nlp: Language, tmp_path: Path, through: Callable) -> None:
+    ner = nlp.get_pipe("nerllama_ner")
+    ner.model.set_adapter(None)
+    assert through(ner, another(nlp).get_pipe("nerllama_ner"), tmp_path).model.adapter is None
+
+
+def test_another_adapter_can_be_named_when_it_is_loaded(nlp: Language, tmp_path: Path) -> None:
+    """As `evaluate` does with `--components.nerllama_ner.model.adapter`: that one is used, not the one saved."""
+    nlp.to_disk(tmp_path / "pipeline")
+    shutil.copytree(tmp_path / "adapter", tmp_path / "better")
+    meta = json.loads((tmp_path / "better" / META).read_text("utf8"))
+    (tmp_path / "better" / META).write_text(json.dumps({**meta, "labels": {"DOSE": "dose"}}), "utf8")
+    setting = "components.nerllama_ner.model.adapter"
+    loaded = spacy.load(tmp_path / "pipeline", config={setting: str(tmp_path / "better")})
+    assert loaded.get_pipe("nerllama_ner").labels == ("DOSE",)
+    loaded.to_disk(tmp_path / "again")
+    assert spacy.load(tmp_path / "again").get_pipe("nerllama_ner").labels == ("DOSE",)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list(spacy.load(tmp_path / "pipeline", config={setting: "./nowhere"}).pipe(TEXTS))
+
+
+def test_labels_can_be_called_otherwise_when_it_is_loaded(config: dict[str, Any], tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("nerllama_ner", config={**config, "labels": {"DISEASE": "disease"}})
+    nlp.get_pipe("nerllama_ner").add_label("GENE", "gene")
+    nlp.to_disk(tmp_path / "pipeline")
+    assert spacy.load(tmp_path / "pipeline").get_pipe("nerllama_ner").labels == ("DISEASE", "GENE")
+    override = {"components.nerllama_ner.labels.DISEASE": "illness"}
+    loaded = spacy.load(tmp_path / "pipeline", config=override).get_pipe("nerllama_ner")
+    assert loaded.label_data == {"DISEASE": "illness"}
 
 
 def test_an_adapter_of_an_earlier_pipeline_does_not_stay(nlp: Language, tmp_path: Path) -> None:

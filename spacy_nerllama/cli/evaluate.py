@@ -22,7 +22,8 @@ TRAIN_HELP = "Training data (.spacy): tells recall on mentions that occur in it 
 COMPARE_HELP = "Another pipeline, or a result of this command (.json), on the same data: paired bootstrap"
 LABELS_HELP = (
     "Judge only these labels, such as DISEASE,CHEMICAL, where the data do not annotate all that the pipeline "
-    "predicts. spaCy's scores stay as they are"
+    "predicts. nerllama_ner is asked for no others, where each label is a request of its own; spaCy's scores are of "
+    "all that was predicted"
 )
 GOLD_HELP = "Give the pipeline gold sentences and tokens. Data of unknown spacing always give their tokens"
 
@@ -104,7 +105,8 @@ def evaluate(
     overrides: Settings of the pipeline by dotted key.
     train: Training data, to tell seen mentions from unseen ones.
     compare: Another pipeline, which gets no overrides, or a JSON file of this command.
-    labels, spans_key: As `doc_spans` takes them.
+    labels: As `doc_spans` takes them. Components that ask for each label alone ask for no others.
+    spans_key: As `doc_spans` takes it.
     gold_preproc, limit, seed: As `read_examples` takes them.
     RETURNS: The figures of `measure` and of the run, and what was judged of each doc.
     RAISES: ValueError, OSError or ImportError for bad data, settings or pipelines; before the pipeline runs,
@@ -119,6 +121,8 @@ def evaluate(
     from ..evaluation.spans import doc_spans
 
     nlp = spacy.load(pipeline, config=dict(overrides or {}))
+    if labels is not None:
+        _ask_only(nlp, labels)
     examples = read_examples(data_path, nlp, gold_preproc=gold_preproc, limit=limit, seed=seed)
     gold = [example.reference for example in examples]
     annotated = {ent.label_ for doc in gold for ent in doc.ents}
@@ -165,6 +169,18 @@ def evaluate(
         result["warnings"] += [f"{compare}: {warning}" for warning in other.get("warnings", [])]
         result["comparison"] = {"other": compare, **compare_results(result, other, seed=seed)}
     return result, docs
+
+
+def _ask_only(nlp: "Language", labels: Collection[str]) -> None:
+    """Let components that ask for each label alone ask for some labels only, unless they have none of them."""
+    from ..pipe import NerLlama
+    from ..prompts import scheme_of
+
+    for _, component in nlp.pipeline:
+        if isinstance(component, NerLlama) and not scheme_of(component.prompt).tells_labels:
+            asked = {label: words for label, words in component.label_data.items() if label in labels}
+            if asked:
+                component.initialize(labels=asked)
 
 
 def _has_ner(nlp: "Language") -> bool:

@@ -91,7 +91,7 @@ class Llama(MarksTasks):
         device: str = "auto",
     ) -> None:
         self._base: dict[str, Any] = {"name": name, "quantization": quantization, "dtype": dtype, "device": device}
-        self._adapter_name = adapter
+        self.adapter_name = adapter
         self._adapter: Adapter | None = None
         self._read = False
         self._trained: dict[str, Any] | None = None  # what is known of weights that `adapter` has not yet
@@ -108,8 +108,8 @@ class Llama(MarksTasks):
         """
         self._keep()
         if not self._read:
-            if self._adapter_name is not None:
-                self._adapter = Adapter.from_folder(_adapter_folder(self._adapter_name))
+            if self.adapter_name is not None:
+                self._adapter = Adapter.from_folder(_adapter_folder(self.adapter_name))
             elif self._base["name"] is None:
                 bundled = Path(str(files("spacy_nerllama") / "assets" / BUNDLED_ADAPTER))
                 self._adapter = Adapter.from_folder(bundled)
@@ -125,9 +125,9 @@ class Llama(MarksTasks):
         """
         if self._trained is not None:
             return self._trained
-        if not self._read and self._adapter_name is not None:
+        if not self._read and self.adapter_name is not None:
             try:
-                _adapter_folder(self._adapter_name, local_files_only=True)
+                _adapter_folder(self.adapter_name, local_files_only=True)
             except OSError:
                 return {}
         return self.adapter.meta if self.adapter else {}

@@ -4,11 +4,10 @@ import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import spacy
 import torch
-from spacy.util import registry
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -17,7 +16,7 @@ from ..cards import CARD, base_licence, merged_card
 from ..corpora.files import replacing
 from ..errors import Errors
 from ..grammar import Grammar, State
-from ..prompts import CompactPrompt, Prompt, scheme_of
+from ..prompts import CompactPrompt, scheme_of, trained_prompt
 from ..requests import Request, TokenSpan, doc_requests
 from ..voting import Voting
 from .adapter import META, Adapter
@@ -130,7 +129,7 @@ def behaviour(model: PreTrainedModel, encoder: TextEncoder, meta: dict[str, Any]
 
     meta: Of the adapter: its labels and prompt are used.
     """
-    prompt = _prompt(meta)
+    prompt = trained_prompt(meta) or CompactPrompt()
     requests = list(_requests(meta.get("labels") or LABELS, scheme_of(prompt).tells_labels))
     votes = mark_requests(requests, prompt, Voting(samples=1), 4096, encoder, Engine(model))
     readings = [frozenset(vote.spans) for vote in votes]
@@ -159,12 +158,6 @@ def difference(before: Behaviour, now: Behaviour) -> dict[str, Any]:
         "readings": len(now.readings),
         "readings_differing": differing,
     }
-
-
-def _prompt(meta: dict[str, Any]) -> Prompt:
-    # Without in-context examples: their file may lie on the machine of the training.
-    settings = {key: value for key, value in meta.get("prompt", {}).items() if key != "examples"}
-    return cast(Prompt, registry.resolve({"prompt": settings})["prompt"]) if settings else CompactPrompt()
 
 
 def _requests(labels: dict[str, str], together: bool) -> Iterator[Request]:
