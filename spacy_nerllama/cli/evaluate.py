@@ -22,8 +22,8 @@ TRAIN_HELP = "Training data (.spacy): tells recall on mentions that occur in it 
 COMPARE_HELP = "Another pipeline, or a result of this command (.json), on the same data: paired bootstrap"
 LABELS_HELP = (
     "Judge only these labels, such as DISEASE,CHEMICAL, where the data do not annotate all that the pipeline "
-    "predicts. nerllama_ner is asked for no others, where each label is a request of its own; spaCy's scores are of "
-    "all that was predicted"
+    "predicts. nerllama_ner is asked for no others, where each label is a request of its own; spaCy's scores are "
+    "of all that was predicted"
 )
 GOLD_HELP = "Give the pipeline gold sentences and tokens. Data of unknown spacing always give their tokens"
 
