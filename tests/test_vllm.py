@@ -25,7 +25,7 @@ import spacy
 from recorder import DISEASE, GENE, sentence
 from vllm_server import FakeVLLM, serving, token_ids
 
-from spacy_nerllama.models import VLLM, make_vllm, retries
+from spacy_nerllama.models import VLLM, retries
 from spacy_nerllama.models.scoring import Row
 from spacy_nerllama.pipe import NerLlama
 from spacy_nerllama.prompts import CompactPrompt, MultiTaskPrompt, PaperPrompt, Prompt
@@ -46,7 +46,6 @@ GREEDY, SAMPLES, EXACT = Voting(samples=1), Voting(samples=5), Voting()
 @pytest.fixture
 def served(tiny, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVLLM]:
     monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
-    monkeypatch.delenv("VLLM_API_KEY", raising=False)
     encoder, engine, *_ = tiny.load()
     with serving(engine.model, encoder, str(tiny_base)) as running:
         yield running
@@ -410,7 +409,18 @@ def test_labels_and_thresholds_of_an_adapter(served: FakeVLLM, tiny_adapter: Pat
 def test_settings_out_of_range() -> None:
     for wrong in ({"concurrency": 0}, {"timeout": 0.0}, {"retries": -1}):
         with pytest.raises(ValueError, match=r"^\[NL189\] "):
-            make_vllm("http://localhost:8000", **wrong)
+            VLLM("http://localhost:8000", **wrong)
+
+
+def test_a_pipeline_of_a_config_asks_a_server_that_wants_no_key(served: FakeVLLM, tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    model = {"@llm_models": "nerllama.VLLM.v1", "base_url": served.url}
+    voting = {"@misc": "nerllama.Voting.v1", "samples": 1}
+    nlp.add_pipe("nerllama_ner", config={"labels": {"GENE": "gene"}, "model": model, "voting": voting})
+    nlp.to_disk(tmp_path / "pipeline")
+    for each in (nlp, spacy.load(tmp_path / "pipeline")):
+        assert "nerllama" in each("ATM fell.").spans
+        each.get_pipe("nerllama_ner").unload()
 
 
 def test_another_process_connects_for_itself(model: VLLM) -> None:
