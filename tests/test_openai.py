@@ -135,6 +135,17 @@ def test_the_key_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         nlp.get_pipe("nerllama_ner").warm_up()
 
 
+def test_nothing_else_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the client reads there is meant for OpenAI, and this is any server."""
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, f"secret-{name}")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer secret\nX-Mine: secret")
+    with Server() as server:
+        vote(server)
+        assert "secret" not in str(server.headers)
+        assert server.headers[-1]["authorization"] == "Bearer none"
+
+
 @pytest.mark.parametrize("guided", ["vllm", "llama.cpp"])
 def test_the_grammar_goes_along(guided: str) -> None:
     with Server() as server:
