@@ -295,6 +295,15 @@ def test_a_wrong_key_or_model_ends_the_run_at_once(fault: str) -> None:
         assert len(server.bodies) == 1
 
 
+def test_a_server_without_the_endpoint_of_the_prompt() -> None:
+    """As one for chats only, with a prompt that has no system message."""
+    with Server({"404": 1.0}) as server:
+        for prompt, endpoint in ((CompactPrompt(), "completions"), (PAPER, "chat")):
+            message = rf"^\[NL195\] .*has the endpoint {endpoint}: the setting `endpoint` .*`prompt`"
+            with pytest.raises(ModelUnavailableError, match=message):
+                vote(server, prompt=prompt)
+
+
 def test_few_documents_fail_one_by_one() -> None:
     with Server({"500": 1.0}) as server:
         _, failed = annotate(pipeline(server, retries=1, max_failures=7), TEXTS[:6])

@@ -191,7 +191,9 @@ class OpenAI(TextModel):
         except APIStatusError as error:
             reason = _shorten(str(error), 300)
             if error.status_code in _UNAVAILABLE:
-                raise ModelUnavailableError(Errors.E195.format(url=self.base_url, error=reason)) from error
+                kind = "chat" if chat else "completions"
+                message = Errors.E195.format(url=self.base_url, endpoint=kind, error=reason)
+                raise ModelUnavailableError(message) from error
             if is_temporary(error.status_code):
                 raise TemporaryError(reason, retry_after(error.response.headers.get("retry-after"))) from error
             raise _RefusedError(reason) from error
