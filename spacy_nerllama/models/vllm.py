@@ -53,7 +53,7 @@ class VLLM(MarksTasks):
         timeout: float = 60.0,
         retries: int = 4,
     ) -> None:
-        if concurrency < 1 or timeout <= 0 or retries < 0:
+        if concurrency < 1 or not timeout > 0 or retries < 0:
             raise ValueError(Errors.E189.format(concurrency=concurrency, timeout=timeout, retries=retries))
         self._base_url, self._model, self._key = base_url, model, api_key_env
         self._tokenizer, self._folder = tokenizer, adapter
@@ -100,24 +100,25 @@ class VLLM(MarksTasks):
 
     def vote(
         self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
-    ) -> Iterator[Votes]:
+    ) -> Iterator[Votes | Exception]:
         """Let the model mark requests.
 
         requests: The requests, taken as a stream.
         prompt: What the model reads of a request.
         voting: How readings are drawn; the vote rule is not applied here.
         max_batch_tokens: Bounds what is taken ahead of the stream, and the length of a sentence with its prompt.
-        RETURNS: The votes, in the order of the requests.
-        RAISES: As `load`, before a request is taken. Later, ConnectionError where the server gives no answer,
-            and ValueError where it refuses.
+        RETURNS: The votes, in the order of the requests; the error in the place of those of a request that the
+            server did not answer (ConnectionError) or refused (ValueError).
+        RAISES: As `load`, before a request is taken. Later, ModelUnavailableError where the server answers no
+            other request either.
         """
-        from .marked import mark_requests
+        from .marked import try_requests
 
         encoder, server = self.load()
-        return mark_requests(requests, prompt, voting, max_batch_tokens, encoder, server)
+        return try_requests(requests, prompt, voting, max_batch_tokens, encoder, server)
 
     def load(self) -> _Connected:
-        """Connect to the server and check that it can be used; done by the first `vote`, and after a failure.
+        """Connect to the server and check that it can be used; done by the first `vote`.
 
         RAISES: ConnectionError if there is no server; PermissionError if it does not know the key; ValueError if
             the key is not set, it serves no such model, has another tokenizer, or cannot score; FileNotFoundError
@@ -136,13 +137,10 @@ class VLLM(MarksTasks):
                     server.close()
                     raise
                 self._connected, self._process = _Connected(encoder, server), os.getpid()
-            elif self._connected.server.failed:
-                self._connected.server.connect()
             return self._connected
 
     def _encoder(self, server: "Server") -> "TextEncoder":
         from .loading import load_tokenizer
-        from .scoring import Row
         from .tokens import TextEncoder
 
         where = self._tokenizer or server.root
@@ -159,7 +157,6 @@ class VLLM(MarksTasks):
         ids = encoder.piece(PROBE)
         if (found := server.tokenize(PROBE)) != ids:
             raise ValueError(Errors.E186.format(url=server.url, tokenizer=where, theirs=found[:8], ours=ids[:8]))
-        server.submit([Row(None, ids[:2], ((1, ids[2:4]),))]).result()  # whether it can score
         return encoder
 
     def fingerprint(self) -> str:
