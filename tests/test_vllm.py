@@ -29,6 +29,7 @@ from vllm_server import FakeVLLM, serving, token_ids
 
 from spacy_nerllama.errors import ModelUnavailableError
 from spacy_nerllama.models import VLLM, retries
+from spacy_nerllama.models.adapter import Adapter
 from spacy_nerllama.models.scoring import Row
 from spacy_nerllama.pipe import NerLlama
 from spacy_nerllama.prompts import CompactPrompt, MultiTaskPrompt, PaperPrompt, Prompt
@@ -171,11 +172,11 @@ def test_the_delay_that_a_busy_server_asks_for(model: VLLM, served: FakeVLLM) ->
 
 
 def test_nothing_is_repeated_for_ever(served: FakeVLLM) -> None:
-    model = VLLM(served.url, retries=2, concurrency=1)
     """A request that fails for good has its error in its place, where the server still answers another."""
+    model = VLLM(served.url, retries=2, concurrency=1)
     model.load()
-    attempts = served.attempts
     served.mishaps.extend([500] * 3)
+    attempts = served.attempts
     first, second = votes_of(model, GREEDY, REQUESTS[:2])
     assert isinstance(first, ConnectionError)
     assert re.match(rf"\[NL181\] The server {served.url} .*3 times \(500 the engine", str(first))
@@ -199,10 +200,10 @@ def test_a_server_that_is_busy_is_no_server_that_is_gone(served: FakeVLLM) -> No
     assert [type(votes) for votes in votes_of(model, GREEDY, REQUESTS[:2])] == [ConnectionError, Votes]
     assert served.blips == 0
     model.unload()
-
     served.blips = 3
     with pytest.raises(ConnectionError, match=r"^\[NL181\] .*3 times \(503 "):
         VLLM(served.url, retries=2).warm_up()
+
 
 def component(model: VLLM) -> NerLlama:
     nlp = spacy.blank("en")
@@ -221,9 +222,9 @@ def test_a_doc_that_the_server_refuses_is_reported_and_the_others_are_annotated(
     assert text == texts[1]
     assert error.startswith(f"[NL187] The server {served.url} refused a request (400: Token id")
     assert [list(doc.spans) for doc in docs] == [["nerllama"], [], ["nerllama"]]
-
     assert sum(lithium in ids for ids in token_ids(served.asked)) == 1
     assert len(served.bodies) == len({*token_ids(served.bodies)}) + 1, "others are not asked again, but a trial is"
+
 
 def test_a_server_that_goes_away_ends_the_run(tiny, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done is out; what was under way has not failed, so that `annotate` does it again."""
@@ -447,6 +448,30 @@ def test_a_pipeline_of_a_config_asks_a_server_that_wants_no_key(served: FakeVLLM
     for each in (nlp, spacy.load(tmp_path / "pipeline")):
         assert "nerllama" in each("ATM fell.").spans
         each.get_pipe("nerllama_ner").unload()
+
+
+def test_a_cache_tells_served_models_apart(served: FakeVLLM, tiny_adapter: Path, tmp_path: Path) -> None:
+    """By the name, which the server is asked for where no setting has it, and by the adapter."""
+    nowhere = "http://127.0.0.1:9"
+    one, other = (VLLM(nowhere, name).fingerprint() for name in ("tiny", "lora"))
+    assert one != other
+    unnamed = VLLM(served.url)
+    assert unnamed.fingerprint() == VLLM(served.url, "tiny").fingerprint()
+    unnamed.unload()
+    with pytest.raises(ConnectionError, match=r"^\[NL180\] "):
+        VLLM(nowhere, retries=0).fingerprint()
+
+    trained, again = tmp_path / "trained", tmp_path / "again"
+    for folder in (trained, again):
+        shutil.copytree(tiny_adapter, folder)
+    (again / "adapter_model.safetensors").write_bytes(b"other weights")
+    prints = {
+        VLLM(nowhere, "tiny", adapter=str(folder)).fingerprint() for folder in (tiny_adapter, trained, again)
+    }
+    assert len({one, *prints}) == 3, "a copy is the same adapter"
+    brought = VLLM(nowhere, "tiny")
+    brought.set_adapter(Adapter.from_folder(trained))
+    assert brought.fingerprint() != one
 
 
 def test_another_process_connects_for_itself(model: VLLM) -> None:

@@ -1,5 +1,6 @@
 """A served model, `nerllama.VLLM.v1`: marked decoding on a vLLM server."""
 
+import hashlib
 import json
 import os
 import threading
@@ -12,7 +13,7 @@ from ..errors import Errors
 from ..prompts import Prompt
 from ..requests import Request
 from ..voting import Votes, Voting
-from .adapter import META, Adapter
+from .adapter import CONFIG, META, WEIGHTS, Adapter
 from .tasks import MarksTasks
 
 if TYPE_CHECKING:
@@ -160,8 +161,21 @@ class VLLM(MarksTasks):
         return encoder
 
     def fingerprint(self) -> str:
-        """Give what the model's answers depend on, as far as it is known here: the server and the model's name."""
-        return json.dumps([self._base_url, self._model, self._tokenizer])
+        """Give what the model's answers depend on, as far as it is known here: server, model and adapter.
+
+        RAISES: As `load`, if the setting `model` is None: the server is asked for the name.
+        """
+        model = self._model or self.load().server.model
+        adapter = self._brought.fingerprint if self._brought else self._folder_hash
+        return json.dumps([self._base_url, model, self._tokenizer, adapter])
+
+    @cached_property
+    def _folder_hash(self) -> str | None:
+        """A hash of what there is of the adapter in the folder of the setting `adapter`."""
+        if self._folder is None:
+            return None
+        files = [Path(self._folder).expanduser() / name for name in (CONFIG, WEIGHTS, META)]
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
 
     def warm_up(self) -> None:
         """Connect, so that the first doc does not wait."""
