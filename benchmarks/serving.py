@@ -38,7 +38,12 @@ PROMPT = CompactPrompt()
 
 def votes_of(model: Any, requests: Sequence[Request], samples: int | None) -> list[Votes]:
     """Let a model mark the requests."""
-    return list(tqdm(model.vote(requests, PROMPT, Voting(samples), 4096), "Marking", len(requests), leave=False))
+    found = []
+    for votes in tqdm(model.vote(requests, PROMPT, Voting(samples), 4096), "Marking", len(requests), leave=False):
+        if isinstance(votes, Exception):
+            raise votes
+        found.append(votes)
+    return found
 
 
 def differences(

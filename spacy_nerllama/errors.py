@@ -354,8 +354,8 @@ class Errors:
     # Servers that answer in text: NL190-NL199
     E190 = "[NL190] The client of the model nerllama.OpenAI.v1 is missing: pip install 'spacy-nerllama[openai]'"
     E191 = (
-        "[NL191] The environment variable {name} is not set, in which the setting `api_key_env` says that the API "
-        "key is. Set it, or leave the setting null for a server that wants no key."
+        "[NL191] The environment variable {name} is not set or empty, in which the setting `api_key_env` says "
+        "that the API key is. Set it, or leave the setting null for a server that wants no key."
     )
     E192 = (
         "[NL192] Settings of nerllama.OpenAI.v1 out of range: {settings}. Expected concurrency, max_tokens and "
@@ -373,9 +373,14 @@ class Errors:
     )
     E195 = (
         "[NL195] {url} refuses what it is asked: {error}. Check the settings `base_url`, `model` and "
-        "`api_key_env`; documents that came out before are done."
+        "`api_key_env`, and whether it has the endpoint {endpoint}: the setting `endpoint` chooses it, else the "
+        "`prompt`, by having a system message (chat) or none. Documents that came out before are done."
     )
     E196 = "[NL196] this is no completion: {body!r}"
+    E197 = (
+        "[NL197] What the environment variable {name} holds is no API key: a key has no line breaks, control "
+        "characters or letters beyond ASCII. Copy the key into it again."
+    )
 
     # Cache, records and spacy-llm: NL200-NL209
     E200 = (

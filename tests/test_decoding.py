@@ -368,6 +368,52 @@ def test_a_gpu_without_memory_halves_its_batches(tiny, caplog: pytest.LogCapture
         next(decode(jobs, small, 1.0, 4096))
 
 
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_rows_that_fail_fail_their_job_alone(tiny, at_once: int) -> None:
+    """Where their error is that of the future, as a server's is. No more rows of the job are sent after that."""
+    encoder, engine, *_ = tiny.load()
+    jobs = jobs_of(encoder, EXACT, list(TEXTS.values())[:3])
+    plain, recorder, refused = Recorder(engine), Recorder(engine), ValueError("refused")
+    expected = list(decode(jobs, plain, 1.0, 4096))
+    ids = jobs[1].prompt.ids
+
+    def rows_of_it(recorder: Recorder) -> int:
+        return sum(read[: len(ids)] == ids for read in recorder.read)
+
+    class Served:
+        efficient, prefix = 1, engine.prefix
+
+        def submit(self, rows: Sequence[Row]) -> Future[Any]:
+            before = rows_of_it(recorder)
+            future = recorder.submit(rows)
+            if (before, rows_of_it(recorder)) == (1, 2):
+                future = Future()
+                future.set_exception(refused)
+            return future
+
+    served: Any = Served()
+    served.at_once = at_once
+    found = list(decode(jobs, served, 1.0, 4096))
+    assert [i for i, votes in enumerate(found) if votes is refused] == [1]
+    for one, other in zip(found, expected, strict=True):
+        assert one is refused or one.spans == pytest.approx(other.spans, abs=1e-4)
+    assert rows_of_it(plain) > 2
+    assert rows_of_it(recorder) < 2 + at_once, "what was under way"
+
+
+def test_an_engine_that_raises_itself_ends_the_run(tiny) -> None:
+    """As the local one does: nothing says that its next rows would fare better."""
+    encoder, engine, *_ = tiny.load()
+
+    class Broken:
+        efficient, prefix, at_once = engine.efficient, engine.prefix, engine.at_once
+        submit = staticmethod(lambda rows: 1 // 0)
+
+    broken: Any = Broken()
+    with pytest.raises(ZeroDivisionError):
+        list(decode(jobs_of(encoder, EXACT), broken, 1.0, 4096))
+
+
 def test_what_all_prompts_begin_with_is_read_once(tiny) -> None:
     """Once for each label, as long as the model is loaded; and nothing changes by it."""
     encoder, engine, *_ = tiny.load()

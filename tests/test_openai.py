@@ -135,6 +135,17 @@ def test_the_key_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         nlp.get_pipe("nerllama_ner").warm_up()
 
 
+def test_nothing_else_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the client reads there is meant for OpenAI, and this is any server."""
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, f"secret-{name}")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer secret\nX-Mine: secret")
+    with Server() as server:
+        vote(server)
+        assert "secret" not in str(server.headers)
+        assert server.headers[-1]["authorization"] == "Bearer none"
+
+
 @pytest.mark.parametrize("guided", ["vllm", "llama.cpp"])
 def test_the_grammar_goes_along(guided: str) -> None:
     with Server() as server:
@@ -282,6 +293,15 @@ def test_a_wrong_key_or_model_ends_the_run_at_once(fault: str) -> None:
         with pytest.raises(ModelUnavailableError, match=rf"^\[NL195\] http.*{fault}"):
             list(nlp.pipe(TEXTS))
         assert len(server.bodies) == 1
+
+
+def test_a_server_without_the_endpoint_of_the_prompt() -> None:
+    """As one for chats only, with a prompt that has no system message."""
+    with Server({"404": 1.0}) as server:
+        for prompt, endpoint in ((CompactPrompt(), "completions"), (PAPER, "chat")):
+            message = rf"^\[NL195\] .*has the endpoint {endpoint}: the setting `endpoint` .*`prompt`"
+            with pytest.raises(ModelUnavailableError, match=message):
+                vote(server, prompt=prompt)
 
 
 def test_few_documents_fail_one_by_one() -> None:

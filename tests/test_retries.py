@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spacy_nerllama.models import retries
-from spacy_nerllama.models.retries import TemporaryError, is_temporary, persist, retry_after
+from spacy_nerllama.models.retries import TemporaryError, api_key, is_temporary, persist, retry_after
 
 
 @pytest.fixture
@@ -91,3 +91,23 @@ def test_retry_after_a_date() -> None:
     for seconds, expected in ((30, 30), (300, 60)):
         date = email.utils.formatdate(time.time() + seconds, usegmt=True)
         assert retry_after(date) == pytest.approx(expected, abs=2)
+
+
+def test_a_key_is_read_without_the_line_break_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", " sk-secret\r\n")
+    assert api_key("MY_KEY") == "sk-secret"
+    assert api_key(None) is None
+
+
+@pytest.mark.parametrize("key", ["sk-\nsecret", "sk-sécret", "sk-\x1bsecret"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(ValueError, match=r"^\[NL197\] .*variable MY_KEY ") as e:
+        api_key("MY_KEY")
+    assert "cret" not in str(e.value)
+
+
+def test_a_key_that_is_blank_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "\n")
+    with pytest.raises(ValueError, match=r"^\[NL191\] .*variable MY_KEY "):
+        api_key("MY_KEY")

@@ -8,6 +8,8 @@ import base64
 import io
 import os
 import pickle
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +27,9 @@ import spacy
 from recorder import DISEASE, GENE, sentence
 from vllm_server import FakeVLLM, serving, token_ids
 
-from spacy_nerllama.models import VLLM, make_vllm, retries
+from spacy_nerllama.errors import ModelUnavailableError
+from spacy_nerllama.models import VLLM, retries
+from spacy_nerllama.models.adapter import Adapter
 from spacy_nerllama.models.scoring import Row
 from spacy_nerllama.pipe import NerLlama
 from spacy_nerllama.prompts import CompactPrompt, MultiTaskPrompt, PaperPrompt, Prompt
@@ -46,7 +50,6 @@ GREEDY, SAMPLES, EXACT = Voting(samples=1), Voting(samples=5), Voting()
 @pytest.fixture
 def served(tiny, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVLLM]:
     monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
-    monkeypatch.delenv("VLLM_API_KEY", raising=False)
     encoder, engine, *_ = tiny.load()
     with serving(engine.model, encoder, str(tiny_base)) as running:
         yield running
@@ -169,16 +172,37 @@ def test_the_delay_that_a_busy_server_asks_for(model: VLLM, served: FakeVLLM) ->
 
 
 def test_nothing_is_repeated_for_ever(served: FakeVLLM) -> None:
+    """A request that fails for good has its error in its place, where the server still answers another."""
     model = VLLM(served.url, retries=2, concurrency=1)
     model.load()
+    served.mishaps.extend([500] * 3)
     attempts = served.attempts
-    served.mishaps.extend([500] * 9)
-    with pytest.raises(ConnectionError, match=rf"^\[NL181\] The server {served.url} .*3 times \(500 the engine"):
-        votes_of(model, GREEDY, REQUESTS[:1])
-    assert served.attempts == attempts + 3
-    served.mishaps.clear()
-    assert votes_of(model, GREEDY, REQUESTS[:1]), "it is asked whether it is there, and goes on"
+    first, second = votes_of(model, GREEDY, REQUESTS[:2])
+    assert isinstance(first, ConnectionError)
+    assert re.match(rf"\[NL181\] The server {served.url} .*3 times \(500 the engine", str(first))
+    assert isinstance(second, Votes)
+    assert served.attempts > attempts + 3 + 1
+    served.mishaps.extend([500] * 6)
+    attempts = served.attempts
+    with pytest.raises(ModelUnavailableError, match=r"^\[NL181\] "):
+        votes_of(model, GREEDY, REQUESTS[:2])
+    assert served.attempts == attempts + 3 + 3, "the request, and the trial"
+    assert votes_of(model, GREEDY, REQUESTS[:1]), "it goes on where the server is well again"
     model.unload()
+
+
+def test_a_server_that_is_busy_is_no_server_that_is_gone(served: FakeVLLM) -> None:
+    """It is asked what it serves as often as anything else."""
+    model = VLLM(served.url, retries=2, concurrency=1)
+    model.load()
+    served.mishaps.extend([500] * 3)
+    served.blips = 2
+    assert [type(votes) for votes in votes_of(model, GREEDY, REQUESTS[:2])] == [ConnectionError, Votes]
+    assert served.blips == 0
+    model.unload()
+    served.blips = 3
+    with pytest.raises(ConnectionError, match=r"^\[NL181\] .*3 times \(503 "):
+        VLLM(served.url, retries=2).warm_up()
 
 
 def component(model: VLLM) -> NerLlama:
@@ -188,7 +212,7 @@ def component(model: VLLM) -> NerLlama:
 
 def test_a_doc_that_the_server_refuses_is_reported_and_the_others_are_annotated(model, served, encoder) -> None:
     nlp, failed = spacy.blank("en"), []
-    served.forbidden_id = encoder.piece(" lithium")[0]
+    lithium = served.forbidden_id = encoder.piece(" lithium")[0]
     ner = component(model)
     ner.set_error_handler(lambda name, proc, docs, error: failed.append((docs[0].text, str(error))))
     texts = ["Mutations of the ATM gene.", "Low-dose lithium.", "Of man and mouse."]
@@ -198,6 +222,8 @@ def test_a_doc_that_the_server_refuses_is_reported_and_the_others_are_annotated(
     assert text == texts[1]
     assert error.startswith(f"[NL187] The server {served.url} refused a request (400: Token id")
     assert [list(doc.spans) for doc in docs] == [["nerllama"], [], ["nerllama"]]
+    assert sum(lithium in ids for ids in token_ids(served.asked)) == 1
+    assert len(served.bodies) == len({*token_ids(served.bodies)}) + 1, "others are not asked again, but a trial is"
 
 
 def test_a_server_that_goes_away_ends_the_run(tiny, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +237,7 @@ def test_a_server_that_goes_away_ends_the_run(tiny, tiny_base: Path, monkeypatch
         ner.set_error_handler(lambda *_: pytest.fail("it is the fault of no doc"))
         stream = ner.pipe(nlp(f"ATM fell {i} times.") for i in range(100_000))
         done.append(next(stream))
-    with pytest.raises(ConnectionError, match=r"^\[NL180\] There is no server at "):
+    with pytest.raises(ModelUnavailableError, match=r"^\[NL180\] There is no server at "):
         done.extend(stream)
     assert [doc.text for doc in done] == [f"ATM fell {i} times." for i in range(len(done))]
     assert all("nerllama" in doc.spans for doc in done)
@@ -229,7 +255,7 @@ def test_a_key_or_model_that_is_withdrawn_ends_the_run(model, served: FakeVLLM, 
         served.api_key = "another"
     else:
         served.cards[0]["id"] = "another"
-    with pytest.raises((PermissionError, ValueError), match=rf"^\[{error}\]"):
+    with pytest.raises(ModelUnavailableError, match=rf"^\[{error}\]"):
         done.extend(stream)
     assert [doc.text for doc in done] == [f"ATM fell {i} times." for i in range(len(done))]
 
@@ -273,10 +299,10 @@ def test_no_server() -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(ConnectionError, match=rf"^\[NL180\] There is no server at {url} \(ConnectError"):
-            VLLM(url).warm_up()
+            VLLM(url, retries=0).warm_up()
     for url in ("localhost:8000", "http://[::1"):
         with pytest.raises((ConnectionError, ValueError), match=r"^\[NL180\] "):
-            VLLM(url).warm_up()
+            VLLM(url, retries=0).warm_up()
 
 
 def test_a_model_that_is_not_served(served: FakeVLLM) -> None:
@@ -408,9 +434,44 @@ def test_labels_and_thresholds_of_an_adapter(served: FakeVLLM, tiny_adapter: Pat
 
 
 def test_settings_out_of_range() -> None:
-    for wrong in ({"concurrency": 0}, {"timeout": 0.0}, {"retries": -1}):
+    for wrong in ({"concurrency": 0}, {"timeout": 0.0}, {"timeout": float("nan")}, {"retries": -1}):
         with pytest.raises(ValueError, match=r"^\[NL189\] "):
-            make_vllm("http://localhost:8000", **wrong)
+            VLLM("http://localhost:8000", **wrong)
+
+
+def test_a_pipeline_of_a_config_asks_a_server_that_wants_no_key(served: FakeVLLM, tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    model = {"@llm_models": "nerllama.VLLM.v1", "base_url": served.url}
+    voting = {"@misc": "nerllama.Voting.v1", "samples": 1}
+    nlp.add_pipe("nerllama_ner", config={"labels": {"GENE": "gene"}, "model": model, "voting": voting})
+    nlp.to_disk(tmp_path / "pipeline")
+    for each in (nlp, spacy.load(tmp_path / "pipeline")):
+        assert "nerllama" in each("ATM fell.").spans
+        each.get_pipe("nerllama_ner").unload()
+
+
+def test_a_cache_tells_served_models_apart(served: FakeVLLM, tiny_adapter: Path, tmp_path: Path) -> None:
+    """By the name, which the server is asked for where no setting has it, and by the adapter."""
+    nowhere = "http://127.0.0.1:9"
+    one, other = (VLLM(nowhere, name).fingerprint() for name in ("tiny", "lora"))
+    assert one != other
+    unnamed = VLLM(served.url)
+    assert unnamed.fingerprint() == VLLM(served.url, "tiny").fingerprint()
+    unnamed.unload()
+    with pytest.raises(ConnectionError, match=r"^\[NL180\] "):
+        VLLM(nowhere, retries=0).fingerprint()
+
+    trained, again = tmp_path / "trained", tmp_path / "again"
+    for folder in (trained, again):
+        shutil.copytree(tiny_adapter, folder)
+    (again / "adapter_model.safetensors").write_bytes(b"other weights")
+    prints = {
+        VLLM(nowhere, "tiny", adapter=str(folder)).fingerprint() for folder in (tiny_adapter, trained, again)
+    }
+    assert len({one, *prints}) == 3, "a copy is the same adapter"
+    brought = VLLM(nowhere, "tiny")
+    brought.set_adapter(Adapter.from_folder(trained))
+    assert brought.fingerprint() != one
 
 
 def test_another_process_connects_for_itself(model: VLLM) -> None:

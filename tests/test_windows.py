@@ -102,6 +102,21 @@ def test_what_windows_left_unexplored(encoder) -> None:
     assert answer == Votes({}, 0.3)
 
 
+def test_a_window_that_failed_is_that_of_its_request(encoder) -> None:
+    """And the next request gets its own votes."""
+    error = ConnectionError("no answer")
+    answers = iter([Votes(), error, Votes(), Votes(), Votes({}, 0.5)])
+    limit = size(encoder, sentence(WORDS)) // 2
+    requests = [Request(sentence(WORDS), GENE), Request(sentence("ATM"), GENE)]
+    votes = in_windows(
+        requests,
+        lambda request: make_job(encoder, request, Voting()),
+        lambda jobs: (next(answers) for _ in jobs),
+        limit,
+    )
+    assert list(votes) == [error, Votes({}, 0.5)]
+
+
 def test_a_model_reads_in_windows(tiny: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the model, with the least memory that the component allows; each window reads as a sentence."""
     encoder, engine, *_ = tiny.load()

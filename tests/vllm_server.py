@@ -29,6 +29,8 @@ class FakeVLLM(ThreadingHTTPServer):
     api_key: The key that it wants, if any.
     mishaps: What goes wrong with the next requests for scores: a status, "close", "truncated", "garbage",
         "deep", "trickle", or seconds to wait; None for nothing. Each is used once.
+    blips: How many of the next requests for what it serves are answered with 503.
+    asked: What it was asked to score, also where it refused; `bodies` holds what it answered.
     gone: Whether it answers nothing any more, also on connections that are open.
     """
 
@@ -49,6 +51,8 @@ class FakeVLLM(ThreadingHTTPServer):
         self.caches = False
         self.mishaps: deque[int | float | str | None] = deque()
         self.headers: dict[str, str] = {}
+        self.blips = 0
+        self.asked: list[dict[str, Any]] = []
         self.bodies: list[dict[str, Any]] = []
         self.attempts = 0
         self.gone = False
@@ -125,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer what is served."""
-        self._guarded(lambda body: {"object": "list", "data": self.server.cards})
+        self._guarded(self._models)
 
     def do_POST(self) -> None:
         """Answer ids, or scores."""
@@ -141,9 +145,17 @@ class Handler(BaseHTTPRequestHandler):
     def _fail(self, status: int, message: str) -> Any:
         raise Refused(status, message)
 
+    def _models(self, body: None) -> Any:
+        server = self.server
+        if server.blips:
+            server.blips -= 1
+            self._fail(503, "not now")
+        return {"object": "list", "data": server.cards}
+
     def _generate(self, body: dict[str, Any]) -> Any:
         server = self.server
         server.attempts += 1
+        server.asked.append(body)
         mishap = server.mishaps.popleft() if server.mishaps else None
         if isinstance(mishap, float):
             time.sleep(mishap)

@@ -23,15 +23,5 @@ def make_replay(path: str) -> Replay:
     return Replay(path)
 
 
-def make_vllm(
-    base_url: str,
-    model: str | None = None,
-    tokenizer: str | None = None,
-    adapter: str | None = None,
-    api_key_env: str = "VLLM_API_KEY",
-    concurrency: int = 32,
-    timeout: float = 60.0,
-    retries: int = 4,
-) -> VLLM:
-    """Make a served model, connected on first use. Registered as `nerllama.VLLM.v1`; settings as `VLLM` has."""
-    return VLLM(base_url, model, tokenizer, adapter, api_key_env, concurrency, timeout, retries)
+make_vllm = VLLM
+"""Registered as `nerllama.VLLM.v1`."""

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import Warnings
+from ..errors import ModelUnavailableError, Warnings
 from ..grammar import Grammar, Path, State
 from ..requests import TokenSpan
 from ..voting import Votes
@@ -68,22 +68,30 @@ class Job:
 
 @dataclass
 class _Result:
-    """The votes of a job as they come in; complete when none of its rows waits any more.
+    """The votes of a job as they come in; complete when none of its rows waits any more, or one has failed.
 
     order: Which job it is of.
+    error: What a row of the job failed with.
     """
 
     order: int
     spans: dict[TokenSpan, float] = field(default_factory=dict)
     explored: float = 0.0
     waiting: int = 1
+    error: Exception | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.error is not None or not self.waiting
 
     def add(self, spans: Iterable[TokenSpan], share: float) -> None:
         self.explored += share
         for span in spans:
             self.spans[span] = self.spans.get(span, 0.0) + share
 
-    def votes(self) -> Votes:
+    def votes(self) -> Votes | Exception:
+        if self.error is not None:
+            return self.error
         # Rounded, since 8 of 10 samples must reach a threshold of 0.8, in whatever order they came in.
         explored = self.explored or 1.0
         spans = {span: round(mass / explored, 12) for span, mass in self.spans.items()}
@@ -98,8 +106,8 @@ class _Item(Protocol):
         """What to read."""
 
     @property
-    def order(self) -> int:
-        """The job it is of, the first if of several."""
+    def results(self) -> list[_Result]:
+        """What the votes of its jobs are gathered in, at least one."""
 
     @property
     def tokens(self) -> int:
@@ -123,8 +131,8 @@ class _Shared:
     jobs: list[tuple[Job, _Result]]
 
     @property
-    def order(self) -> int:
-        return self.jobs[0][1].order
+    def results(self) -> list[_Result]:
+        return [result for _, result in self.jobs]
 
     @property
     def tokens(self) -> int:
@@ -154,8 +162,8 @@ class _Reading:
     guesses: Mapping[State, int] = field(default_factory=dict)
 
     @property
-    def order(self) -> int:
-        return self.result.order
+    def results(self) -> list[_Result]:
+        return [self.result]
 
     @property
     def tokens(self) -> int:
@@ -219,7 +227,9 @@ def _probabilities(logits: Scored, temperature: float) -> Floats:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_tokens: int) -> Iterator[Votes]:
+def decode(
+    jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_tokens: int
+) -> Iterator[Votes | Exception]:
     """Decode jobs as a stream.
 
     jobs: The jobs, taken as room in the pool allows. A prompt's shared part is read once for jobs that follow
@@ -228,7 +238,8 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
     temperature: Of the choices.
     max_batch_tokens: The most tokens in a batch, pasts and padding included. No job may be larger. Where a GPU has
         no memory for so many, it is halved.
-    RETURNS: The votes, in the order of the jobs.
+    RETURNS: The votes, in the order of the jobs; an error in the place of those of a job whose rows failed.
+    RAISES: ModelUnavailableError if the engine answers no more; what `submit` itself raises.
     """
     results: deque[_Result] = deque()  # of jobs not yet given back
     pool: list[_Item] = []
@@ -266,11 +277,19 @@ def decode(jobs: Iterable[Job], engine: Scorer, temperature: float, max_batch_to
                     budget = max(1, _footprint(batch) // 2)
                     logger.warning(Warnings.W002.format(budget=budget, asked=max_batch_tokens))
                     continue
+                except ModelUnavailableError:
+                    raise
+                except Exception as error:
+                    for result in (each for item in batch for each in item.results):
+                        result.error = error
+                    pool = [item for item in pool if not item.results[0].complete]
+                    continue
                 for i, item in enumerate(batch):
-                    pool += item.spread(scores.logits[i], temperature, partial(scores.past, i))
+                    if not item.results[0].complete:  # else another row of its job has failed meanwhile
+                        pool += item.spread(scores.logits[i], temperature, partial(scores.past, i))
                 del scores, item
             del future, batch  # their memory is not to last into the next pass, or while the caller works
-            while results and not results[0].waiting:
+            while results and results[0].complete:
                 yield results.popleft().votes()
     finally:
         for future in under_way:
@@ -304,7 +323,7 @@ def _take(pool: list[_Item], max_batch_tokens: int, efficient: int) -> list[_Ite
     batch: list[_Item] = []
     rest: list[_Item] = []
     footprint, read = Footprint(), 0
-    for item in sorted(pool, key=lambda item: item.order):
+    for item in sorted(pool, key=lambda item: item.results[0].order):
         row = item.row
         fits = footprint.total(row) <= max_batch_tokens and read + len(row.ids) <= efficient
         if fits or not batch:

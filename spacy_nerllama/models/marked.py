@@ -24,6 +24,21 @@ def mark_requests(
     encoder: "TextEncoder",
     engine: Scorer,
 ) -> Iterator[Votes]:
+    """Mark requests as `try_requests` does, but raise the error of one that failed."""
+    for votes in try_requests(requests, prompt, voting, max_batch_tokens, encoder, engine):
+        if isinstance(votes, Exception):
+            raise votes
+        yield votes
+
+
+def try_requests(
+    requests: Iterable[Request],
+    prompt: Prompt,
+    voting: Voting,
+    max_batch_tokens: int,
+    encoder: "TextEncoder",
+    engine: Scorer,
+) -> Iterator[Votes | Exception]:
     """Mark requests, those that are too long window by window.
 
     requests: The requests, taken as a stream.
@@ -32,7 +47,7 @@ def mark_requests(
     max_batch_tokens: The most tokens in a batch.
     encoder: Encodes text as the engine's model reads it.
     engine: Scores rows.
-    RETURNS: The votes, in the order of the requests.
+    RETURNS: The votes, in the order of the requests; an error in the place of those of one that failed.
     """
     scheme = scheme_of(prompt)
 

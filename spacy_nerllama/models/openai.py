@@ -123,7 +123,11 @@ class OpenAI(TextModel):
             raise ImportError(Errors.E190) from error
         key = api_key(self.api_key_env) or "none"  # the client wants one
         # Its own retries know neither bodies that are no completion nor a time limit for the whole of a body.
-        return AsyncOpenAI(api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout)
+        client = AsyncOpenAI(api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout)
+        # What it took from OPENAI_ORG_ID and others is not for this server.
+        client.organization = client.project = None
+        client._custom_headers = {}
+        return client
 
     async def _answer(self, client: "AsyncOpenAI", request: Request, prompt: Prompt, voting: Voting) -> list[str]:
         """Give as many responses to a request as `samples` asks for.
@@ -187,7 +191,9 @@ class OpenAI(TextModel):
         except APIStatusError as error:
             reason = _shorten(str(error), 300)
             if error.status_code in _UNAVAILABLE:
-                raise ModelUnavailableError(Errors.E195.format(url=self.base_url, error=reason)) from error
+                kind = "chat" if chat else "completions"
+                message = Errors.E195.format(url=self.base_url, endpoint=kind, error=reason)
+                raise ModelUnavailableError(message) from error
             if is_temporary(error.status_code):
                 raise TemporaryError(reason, retry_after(error.response.headers.get("retry-after"))) from error
             raise _RefusedError(reason) from error

@@ -31,13 +31,17 @@ def api_key(variable: str | None) -> str | None:
     """Read the API key from an environment variable.
 
     variable: Its name. None: the server wants no key.
-    RAISES: ValueError if it is not set.
+    RETURNS: The key, without white space around it, as a file that it was read from may have left there.
+    RAISES: ValueError if it is not set, or cannot be sent.
     """
     if variable is None:
         return None
-    if key := os.environ.get(variable):
-        return key
-    raise ValueError(Errors.E191.format(name=variable))
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ValueError(Errors.E191.format(name=variable))
+    if not (key.isascii() and key.isprintable()):  # what sends it would show it in its error
+        raise ValueError(Errors.E197.format(name=variable))
+    return key
 
 
 async def persist(send: Callable[[], Awaitable[Answer]], timeout: float, retries: int) -> Answer:

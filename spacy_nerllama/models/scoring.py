@@ -86,7 +86,8 @@ class Scorer(Protocol):
     def submit(self, rows: Sequence[Row]) -> "Future[Scores]":
         """Begin to read a batch of rows. It is over when this returns, or goes on beside the caller.
 
-        RETURNS: The scores, now or later. Its error is a MemoryError where the batch was too large.
+        RETURNS: The scores, now or later. Its error is a MemoryError where the batch was too large, a
+            ModelUnavailableError where the engine answers no more, any other where these rows alone failed.
         """
 
     def prefix(self, ids: tuple[int, ...]) -> Past:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import httpx
 import numpy as np
 
-from ..errors import Errors
+from ..errors import Errors, ModelUnavailableError
 from .inflight import end_tasks
 from .retries import TemporaryError, is_temporary, persist, retry_after
 from .scoring import Row, Scored
@@ -31,7 +31,8 @@ from .scoring import Row, Scored
 T = TypeVar("T")
 
 GENERATE = "/inference/v1/generate"
-_OF_THE_SERVER = (401, 403, 404, 405)  # refused whatever is asked: the key, the model or the endpoint is wrong
+TRIAL = Row(None, (0, 0), ((1, (0, 1)),))
+"""What any model can score."""
 
 
 class ServerScores(NamedTuple):
@@ -66,8 +67,6 @@ class Server:
     ) -> None:
         self.url = base_url.rstrip("/").removesuffix("/v1")
         self.at_once = concurrency
-        self.failed = False
-        """Whether the server, not a request, was the reason that one failed since the last `connect`."""
         self.model = model
         self._timeout, self._retries = timeout, retries
         self._slots = asyncio.Semaphore(concurrency)  # to wait for one is no part of an attempt
@@ -87,15 +86,21 @@ class Server:
         """Disconnect; what is under way is cancelled. Done at the latest when nobody has the server any more."""
 
     def connect(self) -> None:
-        """Ask the server what it serves.
+        """Ask the server what it serves, and whether it can score.
 
-        RAISES: ConnectionError if there is no server; PermissionError if it does not know the key; ValueError if
-            it does not serve the model, or is not vLLM.
+        RAISES: ConnectionError if there is no server, or it does not answer; PermissionError if it does not know
+            the key; ValueError if it does not serve the model, or cannot score.
         """
+        self._wait(self._check())
+
+    async def _check(self) -> None:
         try:
-            answer = self._wait(self._request("GET", "/v1/models", retries=0))
+            answer = await self._request("GET", "/v1/models")
         except ConnectionError as error:
-            raise ConnectionError(Errors.E180.format(url=self.url, reason=error.__cause__)) from error
+            failed = error.__cause__
+            if failed and isinstance(failed.__cause__, httpx.RequestError):  # else something is there
+                raise ConnectionError(Errors.E180.format(url=self.url, reason=failed)) from error
+            raise
         data = answer.get("data")
         if not isinstance(data, list) or not all(isinstance(card, dict) for card in data):
             raise ValueError(Errors.E188.format(url=self.url, reason="no list of models"))
@@ -111,7 +116,7 @@ class Server:
         self.root = str(base.get("root"))
         # One id is generated, since none cannot be asked for, and one follows the last decision.
         self.context = base["max_model_len"] - 2
-        self.failed = False
+        await self._logits(TRIAL)
 
     def tokenize(self, text: str) -> tuple[int, ...]:
         """Give the ids of a text by the server's tokenizer."""
@@ -129,7 +134,7 @@ class Server:
         """Begin to read rows: they are sent, and their scores come in later.
 
         RETURNS: The scores. Its error is a ConnectionError where the server did not answer, a ValueError where it
-            refused.
+            refused; a ModelUnavailableError if that is not because of these rows, but will be so for all.
         """
         return asyncio.run_coroutine_threadsafe(self._score(rows), self._loop)
 
@@ -141,7 +146,14 @@ class Server:
             future.cancel()  # where the wait was interrupted
 
     async def _score(self, rows: Sequence[Row]) -> ServerScores:
-        return ServerScores(rows, await asyncio.gather(*map(self._logits, rows)))
+        try:
+            return ServerScores(rows, await asyncio.gather(*map(self._logits, rows)))
+        except Exception:
+            try:
+                await self._check()
+            except Exception as outage:
+                raise ModelUnavailableError(str(outage)) from outage
+            raise
 
     async def _logits(self, row: Row) -> Scored:
         if not row.asks:
@@ -183,21 +195,17 @@ class Server:
             raise ValueError(Errors.E188.format(url=self.url, reason=reason))
         return cast(Scored, array[asked])
 
-    async def _request(
-        self, method: str, path: str, body: Any = None, retries: int | None = None
-    ) -> dict[str, Any]:
+    async def _request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Send a request, several times if need be.
 
         RETURNS: The object that the server answers with.
         RAISES: ConnectionError if it gave none; PermissionError, ValueError if it refused.
         """
-        retries = self._retries if retries is None else retries
         try:
             async with self._slots:
-                return await persist(lambda: self._attempt(method, path, body), self._timeout, retries)
+                return await persist(lambda: self._attempt(method, path, body), self._timeout, self._retries)
         except TemporaryError as error:
-            self.failed = True
-            raise ConnectionError(Errors.E181.format(url=self.url, n=retries + 1, reason=error)) from error
+            raise ConnectionError(Errors.E181.format(url=self.url, n=self._retries + 1, reason=error)) from error
 
     async def _attempt(self, method: str, path: str, body: Any) -> dict[str, Any]:
         try:
@@ -208,7 +216,6 @@ class Server:
             wait = retry_after(response.headers.get("Retry-After"))
             raise TemporaryError(f"{response.status_code} {_message(response)}", wait)
         if not response.is_success:
-            self.failed |= response.status_code in _OF_THE_SERVER
             raise self._refusal(response, path)
         try:
             answer = response.json()
@@ -224,7 +231,7 @@ class Server:
             return PermissionError(Errors.E182.format(url=self.url, reason=reason))
         if code == 404 and "does not exist" in reason:
             return ValueError(Errors.E183.format(url=self.url, model=self.model, served=reason))
-        if code in _OF_THE_SERVER or "prompt_logprob_token_ids requires" in reason:
+        if code in (403, 404, 405) or "prompt_logprob_token_ids requires" in reason:
             return ValueError(Errors.E184.format(url=self.url, reason=f"{path}: {code} {reason}"))
         return ValueError(Errors.E187.format(url=self.url, code=code, reason=reason))
 

@@ -1,5 +1,6 @@
 """A served model, `nerllama.VLLM.v1`: marked decoding on a vLLM server."""
 
+import hashlib
 import json
 import os
 import threading
@@ -12,7 +13,7 @@ from ..errors import Errors
 from ..prompts import Prompt
 from ..requests import Request
 from ..voting import Votes, Voting
-from .adapter import META, Adapter
+from .adapter import CONFIG, META, WEIGHTS, Adapter
 from .tasks import MarksTasks
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class VLLM(MarksTasks):
         timeout: float = 60.0,
         retries: int = 4,
     ) -> None:
-        if concurrency < 1 or timeout <= 0 or retries < 0:
+        if concurrency < 1 or not timeout > 0 or retries < 0:
             raise ValueError(Errors.E189.format(concurrency=concurrency, timeout=timeout, retries=retries))
         self._base_url, self._model, self._key = base_url, model, api_key_env
         self._tokenizer, self._folder = tokenizer, adapter
@@ -100,24 +101,25 @@ class VLLM(MarksTasks):
 
     def vote(
         self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
-    ) -> Iterator[Votes]:
+    ) -> Iterator[Votes | Exception]:
         """Let the model mark requests.
 
         requests: The requests, taken as a stream.
         prompt: What the model reads of a request.
         voting: How readings are drawn; the vote rule is not applied here.
         max_batch_tokens: Bounds what is taken ahead of the stream, and the length of a sentence with its prompt.
-        RETURNS: The votes, in the order of the requests.
-        RAISES: As `load`, before a request is taken. Later, ConnectionError where the server gives no answer,
-            and ValueError where it refuses.
+        RETURNS: The votes, in the order of the requests; the error in the place of those of a request that the
+            server did not answer (ConnectionError) or refused (ValueError).
+        RAISES: As `load`, before a request is taken. Later, ModelUnavailableError where the server answers no
+            other request either.
         """
-        from .marked import mark_requests
+        from .marked import try_requests
 
         encoder, server = self.load()
-        return mark_requests(requests, prompt, voting, max_batch_tokens, encoder, server)
+        return try_requests(requests, prompt, voting, max_batch_tokens, encoder, server)
 
     def load(self) -> _Connected:
-        """Connect to the server and check that it can be used; done by the first `vote`, and after a failure.
+        """Connect to the server and check that it can be used; done by the first `vote`.
 
         RAISES: ConnectionError if there is no server; PermissionError if it does not know the key; ValueError if
             the key is not set, it serves no such model, has another tokenizer, or cannot score; FileNotFoundError
@@ -136,13 +138,10 @@ class VLLM(MarksTasks):
                     server.close()
                     raise
                 self._connected, self._process = _Connected(encoder, server), os.getpid()
-            elif self._connected.server.failed:
-                self._connected.server.connect()
             return self._connected
 
     def _encoder(self, server: "Server") -> "TextEncoder":
         from .loading import load_tokenizer
-        from .scoring import Row
         from .tokens import TextEncoder
 
         where = self._tokenizer or server.root
@@ -159,12 +158,24 @@ class VLLM(MarksTasks):
         ids = encoder.piece(PROBE)
         if (found := server.tokenize(PROBE)) != ids:
             raise ValueError(Errors.E186.format(url=server.url, tokenizer=where, theirs=found[:8], ours=ids[:8]))
-        server.submit([Row(None, ids[:2], ((1, ids[2:4]),))]).result()  # whether it can score
         return encoder
 
     def fingerprint(self) -> str:
-        """Give what the model's answers depend on, as far as it is known here: the server and the model's name."""
-        return json.dumps([self._base_url, self._model, self._tokenizer])
+        """Give what the model's answers depend on, as far as it is known here: server, model and adapter.
+
+        RAISES: As `load`, if the setting `model` is None: the server is asked for the name.
+        """
+        model = self._model or self.load().server.model
+        adapter = self._brought.fingerprint if self._brought else self._folder_hash
+        return json.dumps([self._base_url, model, self._tokenizer, adapter])
+
+    @cached_property
+    def _folder_hash(self) -> str | None:
+        """A hash of what there is of the adapter in the folder of the setting `adapter`."""
+        if self._folder is None:
+            return None
+        files = [Path(self._folder).expanduser() / name for name in (CONFIG, WEIGHTS, META)]
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
 
     def warm_up(self) -> None:
         """Connect, so that the first doc does not wait."""

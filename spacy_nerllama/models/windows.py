@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import Warnings
-from ..requests import Request, Sentence
+from ..requests import Request, Sentence, TokenSpan
 from ..voting import Votes, shift
 from .decoding import Job
 
@@ -13,17 +13,17 @@ from .decoding import Job
 def in_windows(
     requests: Iterable[Request],
     make: Callable[[Request], Job],
-    decode: Callable[[Iterable[Job]], Iterator[Votes]],
+    decode: Callable[[Iterable[Job]], Iterator[Votes | Exception]],
     limit: int,
-) -> Iterator[Votes]:
+) -> Iterator[Votes | Exception]:
     """Decode requests, those that are too long window by window.
 
     requests: The requests, taken as a stream.
     make: Makes the job of a request.
-    decode: Gives the votes of jobs, in order.
+    decode: Gives the votes of jobs, in order, or an error in the place of those of one.
     limit: How many tokens of the model a job may take.
     RETURNS: The votes of the requests, in order, those of windows put together. A mention that the edge of a
-        window cuts is not found whole.
+        window cuts is not found whole. If a window failed, its error is in the place of the votes.
     """
     plans: deque[list[int]] = deque()  # where the windows of each request begin, for requests not yet given back
 
@@ -45,11 +45,17 @@ def in_windows(
         yield _together(starts, [first, *(next(answers) for _ in starts[1:])])
 
 
-def _together(starts: list[int], votes: list[Votes]) -> Votes:
+def _together(starts: list[int], answers: list[Votes | Exception]) -> Votes | Exception:
     if starts == [0]:
-        return votes[0]
-    spans = (pair for start, part in zip(starts, votes, strict=True) for pair in shift(part.spans, start))
-    return Votes(dict(spans), max(part.unexplored for part in votes))
+        return answers[0]
+    spans: dict[TokenSpan, float] = {}
+    unexplored = 0.0
+    for start, part in zip(starts, answers, strict=True):
+        if isinstance(part, Exception):
+            return part
+        spans.update(shift(part.spans, start))
+        unexplored = max(unexplored, part.unexplored)
+    return Votes(spans, unexplored)
 
 
 def _cut(start: int, request: Request, make: Callable[[Request], Job], limit: int) -> Iterator[tuple[int, Job]]:
