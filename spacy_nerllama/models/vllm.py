@@ -57,7 +57,7 @@ class VLLM(MarksTasks):
         if concurrency < 1 or not timeout > 0 or retries < 0:
             raise ValueError(Errors.E189.format(concurrency=concurrency, timeout=timeout, retries=retries))
         self._base_url, self._model, self._key = base_url, model, api_key_env
-        self._tokenizer, self._folder = tokenizer, adapter
+        self._tokenizer, self.adapter_name = tokenizer, adapter
         self._limits = (concurrency, timeout, retries)
         self._brought: Adapter | None = None
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class VLLM(MarksTasks):
 
         RAISES: FileNotFoundError if the folder of the setting `adapter` has no meta.json.
         """
-        if self._brought is None and self._folder is not None:
+        if self._brought is None and self.adapter_name is not None:
             _ = self._meta
         return self._brought
 
@@ -86,9 +86,9 @@ class VLLM(MarksTasks):
 
     @cached_property
     def _meta(self) -> dict[str, Any]:
-        if self._folder is None:
+        if self.adapter_name is None:
             return {}
-        path = Path(self._folder).expanduser() / META
+        path = Path(self.adapter_name).expanduser() / META
         if not path.is_file():
             raise FileNotFoundError(Errors.E043.format(path=path.parent, file=META))
         meta: dict[str, Any] = json.loads(path.read_text("utf8"))
@@ -172,9 +172,9 @@ class VLLM(MarksTasks):
     @cached_property
     def _folder_hash(self) -> str | None:
         """A hash of what there is of the adapter in the folder of the setting `adapter`."""
-        if self._folder is None:
+        if self.adapter_name is None:
             return None
-        files = [Path(self._folder).expanduser() / name for name in (CONFIG, WEIGHTS, META)]
+        files = [Path(self.adapter_name).expanduser() / name for name in (CONFIG, WEIGHTS, META)]
         return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
 
     def warm_up(self) -> None:
