@@ -79,6 +79,11 @@ class Errors:
 
     # Voting and component: NL050-NL059
     E047 = "[NL047] The prompt is empty, and the tokenizer has no first token: there is nothing to go on from."
+    E048 = (
+        "[NL048] The prompt of one word takes {n} tokens, and no word fits beside it into {limit} (the setting "
+        "max_batch_tokens, or what the model can read). Set max_batch_tokens higher, or take a shorter prompt or one "
+        "with fewer in-context examples (n_examples)."
+    )
     E050 = (
         "[NL050] Voting settings out of range: {voting}. Expected samples >= 1 or null, 0 <= min_mass < 1, "
         "temperature > 0 and 0 <= threshold <= 1."

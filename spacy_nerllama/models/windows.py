@@ -4,7 +4,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from ..errors import Warnings
+from ..errors import Errors, Warnings
 from ..requests import Request, Sentence
 from ..voting import Votes, shift
 from .decoding import Job
@@ -24,6 +24,7 @@ def in_windows(
     limit: How many tokens of the model a job may take.
     RETURNS: The votes of the requests, in order, those of windows put together. A mention that the edge of a
         window cuts is not found whole.
+    RAISES: ValueError, while votes are taken, for a prompt that leaves no room for any word.
     """
     plans: deque[list[int]] = deque()  # where the windows of each request begin, for requests not yet given back
 
@@ -60,6 +61,9 @@ def _cut(start: int, request: Request, make: Callable[[Request], Job], limit: in
         return
     words, spaces = request.sentence.words, request.sentence.spaces
     if len(words) == 1:
+        shortest = job.size - 2 * (len(job.copy.ids) - 1)  # were it a word of one id, in the prompt and in the copy
+        if shortest > limit:
+            raise ValueError(Errors.E048.format(n=len(job.prompt.ids), limit=limit))
         warnings.warn(Warnings.W001.format(n=len(words[0])), stacklevel=2)
         return
     middle = len(words) // 2
