@@ -171,6 +171,12 @@ def test_an_adapter_is_gone_on_from(corpus: Path, tiny_base: Path, wide_base: Pa
         finetune(*recipe_of(corpus, tiny_base, adapter__init=str(corpus / "none"), **still), corpus / "other")
 
 
+def test_the_bundled_adapter_is_gone_on_from_by_its_name_on_its_own_base(corpus: Path, tiny_base: Path):
+    recipe = recipe_of(corpus, tiny_base, **{**HARD, "adapter__init": "bundled"})
+    with pytest.raises(ValueError, match=r"NL044.*SmolLM2-135M.*hidden_size is 576, that of this base 32"):
+        finetune(*recipe, corpus / "adapter")
+
+
 def test_a_device_without_memory_is_told_what_to_set(
     corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ):
