@@ -460,10 +460,12 @@ def test_a_label_needs_a_description(tiny: Llama, description: str | None) -> No
 
 def test_without_labels_nothing_can_be_asked(tiny: Llama) -> None:
     """The pipeline can be made and described, labels can be added; only annotating is an error."""
-    ner = component(tiny, labels=None)
-    assert (ner.labels, ner.label_data) == ((), {})
-    with pytest.raises(ValueError, match=r"^\[NL051\] The component nerllama_ner has no labels.*Set `labels`"):
-        list(ner.pipe(docs()))
+    message = r"^\[NL051\] The component nerllama_ner has no labels\. Set `labels`"
+    for none in (None, {}):
+        ner = component(tiny, labels=none)
+        assert (ner.labels, ner.label_data) == ((), {})
+        with pytest.raises(ValueError, match=message):
+            list(ner.pipe(docs()))
     ner.add_label("GENE", "gene")
     assert len(list(ner.pipe(docs()))) == len(TEXTS)
 

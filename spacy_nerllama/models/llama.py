@@ -293,7 +293,7 @@ def _adapter_folder(name: str, local_files_only: bool = False) -> Path:
     if path.is_dir():
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise FileNotFoundError(Errors.E043.format(path=path, file=CONFIG))
+        raise FileNotFoundError(Errors.E049.format(path=path))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
