@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import cycle, islice
 
 import pytest
 from hypothesis import given
@@ -37,6 +37,16 @@ def windows_of(encoder, requests: Iterable[Request], limit: int) -> Iterator[lis
 
 def size(encoder, words: Sentence) -> int:
     return make_job(encoder, Request(words, GENE), Voting()).size
+
+
+def test_a_long_sentence_is_whole_and_a_text_without_full_stops_is_not(encoder) -> None:
+    """However much there is room for: the time of a window grows with the square of its length."""
+    words = WORDS.removesuffix(" .").split()
+    long, endless = (Request(sentence(" ".join(islice(cycle(words), n))), GENE) for n in (200, 1500))
+    spans, cut = windows_of(encoder, [long, endless], 100_000)
+    assert spans == [(0, 200, "GENE")]
+    assert len(cut) == 8
+    assert [start for start, _, _ in cut] == [0, *(end for _, end, _ in cut[:-1])]
 
 
 def test_a_sentence_that_fits_is_one_window(encoder) -> None:
