@@ -45,8 +45,8 @@ class Errors:
         "looks like a marker."
     )
     E036 = (
-        "[NL036] The paper's prompt asks for one label at a time, and this request has {n} ({labels}). Make a "
-        "request for each label."
+        "[NL036] This prompt asks for one label at a time, and the request has {n} ({labels}). Make a request for "
+        "each label."
     )
     E037 = (
         "[NL037] There is no file of in-context examples {path}. Make it with: "
@@ -59,8 +59,8 @@ class Errors:
         "decoding needs the same ids everywhere. Use one with a byte-level tokenizer, such as Llama 3 or later."
     )
     E041 = (
-        "[NL041] This base has no chat template, which the paper's prompt needs. Use an instruction-tuned base, "
-        "or the prompt nerllama.CompactPrompt.v1."
+        "[NL041] This base has no chat template, and the prompt is a chat. Use an instruction-tuned base, or a "
+        "prompt of plain text, such as nerllama.CompactPrompt.v1."
     )
     E042 = "[NL042] There is no base model at {path}. Check the path, or use a hub name such as owner/model."
     E043 = "[NL043] The adapter folder {path} has no {file}. Check the setting `adapter`."
@@ -79,13 +79,22 @@ class Errors:
 
     # Voting and component: NL050-NL059
     E047 = "[NL047] The prompt is empty, and the tokenizer has no first token: there is nothing to go on from."
+    E048 = (
+        "[NL048] The prompt takes {n} tokens, and beside it no word fits into {limit} (the setting "
+        "max_batch_tokens, or what the model can read). Set max_batch_tokens higher, show fewer in-context "
+        "examples (n_examples), or take a shorter prompt."
+    )
+    E049 = (
+        "[NL049] There is no adapter folder {path}. Check the path; the setting `adapter` takes a hub name, too, "
+        "such as owner/adapter."
+    )
     E050 = (
         "[NL050] Voting settings out of range: {voting}. Expected samples >= 1 or null, 0 <= min_mass < 1, "
         "temperature > 0 and 0 <= threshold <= 1."
     )
     E051 = (
-        "[NL051] The component {name} has no labels: its model has no adapter that brings them. Set `labels`, "
-        'for example labels = {{"DISEASE": "disease"}}.'
+        "[NL051] The component {name} has no labels. Set `labels`, for example labels = "
+        '{{"DISEASE": "disease"}}, or to null for those of an adapter that brings its own.'
     )
     E052 = (
         "[NL052] The label {label!r} has no description. Give what the prompt shall call it, for example "
@@ -308,6 +317,10 @@ class Errors:
     E127 = "[NL127] Cannot write the format {format!r}. Use one of: {formats}."
     E128 = "[NL128] {what} can be {choices}, not {value!r}."
     E129 = "[NL129] Columns are counted from 1, or from -1 backwards: there is no column 0."
+    E130 = (
+        "[NL130] {where}: the offsets {start} to {end} of a {label} hold no text. They are empty, reversed, of "
+        "white space alone, or outside of the text of {n} characters. Correct or delete the mention."
+    )
 
     # Served engines: NL180-NL189
     E180 = (

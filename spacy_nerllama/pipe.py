@@ -3,6 +3,7 @@
 import logging
 import shutil
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -528,10 +529,15 @@ def _words(label: str) -> str:
 
 
 def _vote_of(span: Span) -> float | None:
-    """The vote of a span in its doc's nerllama group; None for a span that got none."""
+    """The vote of a span in its doc's nerllama group; None for one without, and if spans were taken out of it."""
+    wanted = _place(span)
     for group in span.doc.spans.values():
-        if group.attrs.get("nerllama"):
-            for candidate, vote in zip(group, group.attrs["scores"], strict=True):
-                if (candidate.start, candidate.end, candidate.label) == (span.start, span.end, span.label):
-                    return float(vote)
+        if group.attrs.get("nerllama") and len(group) == len(group.attrs["scores"]):
+            i = bisect_left(group, wanted, key=_place)  # spans are written in order
+            if i < len(group) and _place(group[i]) == wanted:
+                return float(group.attrs["scores"][i])
     return None
+
+
+def _place(span: Span) -> TokenSpan:
+    return TokenSpan(span.start, span.end, span.label_)

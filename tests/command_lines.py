@@ -1,9 +1,12 @@
 """Command lines as documents and `project.yml` write them: are their commands and options real?"""
 
+import argparse
+import runpy
 import shlex
 from pathlib import Path
 
 import click
+import pytest
 from confection import Config
 from spacy.cli._util import app, parse_config_overrides
 from typer.main import get_command
@@ -12,6 +15,29 @@ import spacy_nerllama.cli  # noqa: F401 (adds our commands)
 from spacy_nerllama.finetune.recipe import read_recipe
 
 ROOT = Path(__file__).parent.parent
+
+
+class ParsedError(Exception):
+    """The options of a command are right; it is not run."""
+
+
+def check_benchmark_command(line: str) -> None:
+    """Parse `python benchmarks/NAME.py ...` as the script would, without running it.
+
+    RAISES: SystemExit if an option does not exist, lacks its value, or is required and not there.
+    """
+    _, script, *words = shlex.split(line, comments=True)
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def parse(parser: argparse.ArgumentParser) -> None:
+        parse_args(parser, words)
+        raise ParsedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))  # they import one another
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse)
+        with pytest.raises(ParsedError):
+            runpy.run_path(str(ROOT / script))["main"]()
 
 
 def check_spacy_command(line: str) -> None:

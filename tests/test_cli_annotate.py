@@ -234,6 +234,16 @@ def test_a_folder_of_texts(pipeline: Path, tmp_path: Path) -> None:
     assert run(pipeline, folder, tmp_path / "out.jsonl", "--format", "txt")[0] == 0
 
 
+def test_the_byte_order_mark_of_a_plain_text_is_no_text(pipeline: Path, tmp_path: Path) -> None:
+    """It would hide a mention at the beginning; only brat's offsets count it."""
+    (tmp_path / "a.txt").write_text("Ataxia.", encoding="utf-8-sig")
+    assert run(pipeline, tmp_path / "a.txt", tmp_path / "out.jsonl")[0] == 0
+    assert mentions(tmp_path / "out.jsonl") == [("a", "Ataxia.", [("Ataxia", "DISEASE")])]
+    (tmp_path / "a.ann").write_text("")
+    assert run(pipeline, tmp_path / "a.txt", tmp_path / "brat.jsonl")[0] == 0
+    assert [text for _, text, _ in mentions(tmp_path / "brat.jsonl")] == ["\ufeffAtaxia."]
+
+
 def test_a_component_that_gives_other_docs_is_refused(tmp_path: Path, texts: Path) -> None:
     Language.component("copier", func=lambda doc: doc.copy())
     nlp = spacy.blank("en")

@@ -135,6 +135,16 @@ def test_skipping_every_mention_is_said(corpus: Path, tmp_path: Path) -> None:
     assert "All mentions were skipped" in printed
 
 
+def test_a_file_without_documents_is_said(corpus: Path, tmp_path: Path) -> None:
+    """And where it is --skip that left none, that is said too."""
+    printed = run(corpus, tmp_path / "a.spacy", "-f", "pubtator", "--skip", 3)[1]
+    assert "holds no documents after the first 3, which --skip leaves out" in printed
+    corpus.write_text("", encoding="utf-8")
+    printed = run(corpus, tmp_path / "a.spacy", "-f", "pubtator")[1]
+    assert "corpus.txt holds no documents" in printed
+    assert "documents after" not in printed
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -46,8 +46,8 @@ def test_offsets_that_miss_the_mention_by_little_are_corrected_and_counted(tmp_p
     ("sentences", "mentions", "message"),
     [
         (SENTENCES, "S1|3 7|KCNH2\nS1|16 20|SCN5A\n", r"NL102.*eval, line 2.*SCN5A"),  # behind the mention
-        (SENTENCES, "S1|3 70|KCNH2\n", r"NL102.*eval, line 1"),  # behind the end
-        (SENTENCES, "S1|7 3|KCNH2\n", r"NL102.*eval, line 1"),
+        (SENTENCES, "S1|3 70|KCNH2\n", r"NL130.*eval, line 1"),  # behind the end
+        (SENTENCES, "S1|7 3|KCNH2\n", r"NL130.*eval, line 1"),
         (SENTENCES, "S3|6 22|Gal\n", r"NL102.*eval, line 1"),  # twice within the offsets
         (SENTENCES, "S1|3 7\n", r"NL107.*eval, line 1"),
         (SENTENCES, "S1|a b|KCNH2\n", r"NL107.*eval, line 1"),

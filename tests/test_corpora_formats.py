@@ -89,8 +89,8 @@ LAUGH = '<!DOCTYPE c [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><collection>&b;</col
         (XML.replace("<id>1</id>", "").format("") + "</collection>", r"NL117.*from line 1.*an id"),
         (XML.replace("<offset>0", "<offset>x").format("") + "</collection>", r"NL117.*passage 1.*an offset"),
         (XML.format(ANNOTATION.format("x", 6, "Ataxia")) + "</collection>", r"NL117.*annotation T1.*locations"),
-        (XML.format(ANNOTATION.format(7, 3, "Ataxia")) + "</collection>", r"NL102.*document 1 .*annotation T1"),
-        (XML.format(ANNOTATION.format(70, 6, "Ataxia")) + "</collection>", r"NL102.*annotation T1"),
+        (XML.format(ANNOTATION.format(7, 3, "Ataxia")) + "</collection>", r"NL130.*document 1 .*annotation T1"),
+        (XML.format(ANNOTATION.format(70, 6, "Ataxia")) + "</collection>", r"NL130.*annotation T1"),
         (XML.format('<annotation id="T1"><location offset="0" length="6"/><text>Ataxia</text></annotation>')
          + "</collection>", r"NL109.*annotation T1"),
         ('{"documents": [{"id": 1, "passages": 5}]}', r"NL117.*document 1 \(from line 1\).*passages"),
@@ -134,8 +134,8 @@ def test_brat_offsets_count_carriage_returns(tmp_path: Path) -> None:
         ("T1\tDisease 0 6", r"NL120.*a\.ann, line 2"),
         ("Ataxia", r"NL120.*a\.ann, line 2"),
         ("T1\tDisease 7 9\tAtaxia", r"NL102.*a\.ann, line 2"),
-        ("T1\tDisease 0 99\tAtaxia", r"NL102.*a\.ann, line 2"),
-        ("T1\tDisease 6 0\tAtaxia", r"NL102.*a\.ann, line 2"),
+        ("T1\tDisease 0 99\tAtaxia", r"NL130.*a\.ann, line 2"),
+        ("T1\tDisease 6 0\tAtaxia", r"NL130.*a\.ann, line 2"),
     ],
 )
 def test_broken_brat_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -191,8 +191,10 @@ def test_jsonl_as_prodigy_writes_it() -> None:
         ('{"text": "a", "spans": [1]}', "NL117.*objects"),
         ('{"text": "a", "spans": [{"start": 0, "end": 1}]}', "NL109"),
         ('{"text": "a", "spans": [{"start": 0, "end": 1.5, "label": "X"}]}', "NL117.*start, end and label"),
-        ('{"text": "a", "spans": [{"start": 0, "end": 9, "label": "X"}]}', "NL102"),
-        ('{"text": "a ", "spans": [{"start": 1, "end": 2, "label": "X"}]}', "NL102"),
+        ('{"text": "a", "spans": [{"start": 0, "end": 9, "label": "X"}]}', "NL130"),
+        ('{"text": "a ", "spans": [{"start": 1, "end": 2, "label": "X"}]}', "NL130.*1 to 2.*white space"),
+        ('{"text": "Ataxia", "spans": [{"start": 6, "end": 0, "label": "X"}]}', "NL130.*6 to 0.*reversed"),
+        ('{"text": "Ataxia", "spans": [{"start": 3, "end": 3, "label": "X"}]}', "NL130.*3 to 3.*empty"),
     ],
 )
 def test_broken_jsonl_is_named(tmp_path: Path, line: str, message: str | None) -> None:

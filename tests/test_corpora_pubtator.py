@@ -82,10 +82,10 @@ HEAD = "1|t|Ataxia is rare.\n1|a|Very.\n"
         ("\n\n1\t0\t6\tAtaxia\tDisease\n", 3, "NL103"),
         (HEAD + "1\t7\t13\tAtaxia\tDisease\n", 3, "NL102"),  # another word
         (HEAD + "1\t0\t6\tataxia\tDisease\n", 3, "NL102"),
-        (HEAD + "1\t90\t96\tAtaxia\tDisease\n", 3, "NL102"),  # behind the end
+        (HEAD + "1\t90\t96\tAtaxia\tDisease\n", 3, "NL130"),  # behind the end
         (HEAD + "1\t-15\t-9\tAtaxia\tDisease\n", 3, "NL101"),  # Python would count from the end
-        (HEAD + "1\t6\t7\t \tDisease\n", 3, "NL102"),  # white space is no mention
-        (HEAD + "1\t3\t3\t\tDisease\n", 3, "NL102"),
+        (HEAD + "1\t6\t7\t \tDisease\n", 3, "NL130"),  # white space is no mention
+        (HEAD + "1\t3\t3\t\tDisease\n", 3, "NL130"),
         (HEAD.encode() + "1|a|Ménière".encode("latin-1"), 3, "NL100"),
     ],
 )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from spacy_nerllama.evaluation import CharSpan, DocSpans
 from spacy_nerllama.evaluation.calibration import expected_calibration_error, judged_votes, reliability
+from spacy_nerllama.evaluation.result import measure
 from spacy_nerllama.evaluation.thresholds import curve
 from spacy_nerllama.requests import TokenSpan
 
@@ -67,6 +68,16 @@ def test_the_curve_keeps_what_the_vote_rule_keeps() -> None:
         voted({(0, 1, "GENE"): 0.4}, []),
     ]
     assert curve(docs, [0.2, 0.35, 0.95]) == {0.2: (2, 3, 2), 0.35: (1, 2, 2), 0.95: (0, 0, 2)}
+
+
+def test_votes_that_are_all_1_have_neither_bins_nor_a_curve() -> None:
+    """Those of greedy readings: each threshold keeps the same, and nothing says how sure the model is."""
+    greedy = voted({(0, 1, "GENE"): 1.0, (4, 5, "GENE"): 1.0}, [(0, 1, "GENE")])
+    for docs in ([greedy], [voted({}, [])]):
+        result = measure(docs, samples=10)
+        assert result["calibration"] is result["thresholds"] is None
+    result = measure([greedy, voted({(0, 1, "GENE"): 0.4}, [])], samples=10)
+    assert len(result["thresholds"]) == 19
 
 
 def test_what_is_not_judged_still_takes_its_place() -> None:

@@ -167,8 +167,14 @@ def test_an_adapter_is_gone_on_from(corpus: Path, tiny_base: Path, wide_base: Pa
     assert config["lora_dropout"] == HARD["adapter__dropout"]
     with pytest.raises(ValueError, match=r"NL044.*hidden_size is 32, that of this base 64"):
         finetune(*recipe_of(corpus, wide_base, adapter__init=str(first), **still), corpus / "other")
-    with pytest.raises(FileNotFoundError, match="NL043"):
+    with pytest.raises(FileNotFoundError, match="NL049"):
         finetune(*recipe_of(corpus, tiny_base, adapter__init=str(corpus / "none"), **still), corpus / "other")
+
+
+def test_the_bundled_adapter_is_gone_on_from_by_its_name_on_its_own_base(corpus: Path, tiny_base: Path):
+    recipe = recipe_of(corpus, tiny_base, **{**HARD, "adapter__init": "bundled"})
+    with pytest.raises(ValueError, match=r"NL044.*SmolLM2-135M.*hidden_size is 576, that of this base 32"):
+        finetune(*recipe, corpus / "adapter")
 
 
 def test_a_device_without_memory_is_told_what_to_set(
@@ -395,12 +401,12 @@ def test_a_reporter_that_is_not_installed_is_named(corpus: Path, tiny_base: Path
         finetune(*recipe_of(corpus, tiny_base, training__report_to=["wandb"]), corpus / "adapter")
 
 
-@pytest.mark.parametrize("device", ["cuda:0", "mps", "xpu"])
+@pytest.mark.parametrize("device", ["cuda:0", "mps", "xpu", "tpu"])
 def test_a_device_that_is_not_there_is_named(device: str):
     from spacy_nerllama.models.loading import check_device
 
     kind = device.split(":")[0]
-    if getattr(torch, kind).is_available():
+    if hasattr(torch, kind) and getattr(torch, kind).is_available():
         pytest.skip(f"this machine has {kind}")
     with pytest.raises(ValueError, match=f"NL168.*{device}"):
         check_device(device)

@@ -143,7 +143,7 @@ def test_what_cannot_be_merged_is_said_and_nothing_is_left(adapter: Path, tmp_pa
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine", "utf8")
     assert "NL165" in run(adapter, tmp_path / "full")[1]
-    assert "NL043" in run(tmp_path / "nothing", tmp_path / "merged")[1]
+    assert "NL049" in run(tmp_path / "nothing", tmp_path / "merged")[1]
     assert "NL042" in run(adapter, tmp_path / "merged", "--base", tmp_path / "nothing")[1]
     (adapter / META).unlink()
     change(adapter / CONFIG, base_model_name_or_path=None)

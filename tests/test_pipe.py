@@ -19,7 +19,7 @@ from spacy.util import registry
 
 from spacy_nerllama.models import Llama
 from spacy_nerllama.models.adapter import Adapter
-from spacy_nerllama.pipe import NerLlama
+from spacy_nerllama.pipe import NerLlama, _place
 from spacy_nerllama.prompts import CompactPrompt, MultiTaskPrompt
 from spacy_nerllama.requests import Request, TokenSpan
 from spacy_nerllama.sentences import MAX_TOKENS
@@ -126,6 +126,23 @@ def test_a_vote_for_each_entity(ner: NerLlama) -> None:
     assert [span._.nerllama_vote for span in group] == pytest.approx(list(group.attrs["scores"]))
     assert Span(doc, 0, len(doc), "OTHER")._.nerllama_vote is None
     assert docs("p53")[0][0:1]._.nerllama_vote is None, "a doc that was not annotated"
+
+
+def test_a_group_that_was_changed_has_no_votes(ner: NerLlama) -> None:
+    """Which vote is whose cannot be told any more, once a user has deleted a span of the group."""
+    doc = ner(docs(TEXTS[0])[0])
+    del doc.spans["nerllama"][-1]
+    assert doc.ents
+    assert {ent._.nerllama_vote for ent in doc.ents} == {None}
+
+
+def test_the_votes_of_a_long_doc_are_found_at_once(tiny: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    doc = docs("p53 " * 4096)[0]
+    component(tiny).set_annotations([doc], [{TokenSpan(i, i + 1, "GENE"): 0.9 for i in range(4096)}])
+    looked_at: list[Span] = []
+    monkeypatch.setattr("spacy_nerllama.pipe._place", lambda span: looked_at.append(span) or _place(span))
+    assert doc.ents[-1]._.nerllama_vote == 0.9
+    assert len(looked_at) < 20
 
 
 def test_empty_docs_have_an_empty_group(ner: NerLlama) -> None:
@@ -480,10 +497,12 @@ def test_a_label_needs_a_description(tiny: Llama, description: str | None) -> No
 
 def test_without_labels_nothing_can_be_asked(tiny: Llama) -> None:
     """The pipeline can be made and described, labels can be added; only annotating is an error."""
-    ner = component(tiny, labels=None)
-    assert (ner.labels, ner.label_data) == ((), {})
-    with pytest.raises(ValueError, match=r"^\[NL051\] The component nerllama_ner has no labels.*Set `labels`"):
-        list(ner.pipe(docs()))
+    message = r"^\[NL051\] The component nerllama_ner has no labels\. Set `labels`"
+    for none in (None, {}):
+        ner = component(tiny, labels=none)
+        assert (ner.labels, ner.label_data) == ((), {})
+        with pytest.raises(ValueError, match=message):
+            list(ner.pipe(docs()))
     ner.add_label("GENE", "gene")
     assert len(list(ner.pipe(docs()))) == len(TEXTS)
 

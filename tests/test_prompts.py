@@ -13,6 +13,7 @@ from spacy_nerllama.marking import Markers, MarkingScheme, typed_scheme
 from spacy_nerllama.prompts import (
     CompactPrompt,
     Example,
+    InstructPrompt,
     MultiTaskPrompt,
     PaperPrompt,
     PromptText,
@@ -120,11 +121,12 @@ def test_paper_draws_depend_on_seed_sentence_and_label_alone() -> None:
     assert all(len(set(inputs)) == 3 for inputs in first)
 
 
-def test_paper_asks_for_one_label() -> None:
-    with pytest.raises(ValueError, match=r"^\[NL036\] .* has 2 \(DISEASE, GENE\)"):
-        PaperPrompt(EXAMPLES)(Request(sentence("No ataxia ."), (*DISEASE, ("GENE", "gene"))))
+@pytest.mark.parametrize("prompt", [PaperPrompt(EXAMPLES), InstructPrompt(EXAMPLES)])
+def test_few_shot_prompts_ask_for_one_label(prompt: PaperPrompt | InstructPrompt) -> None:
+    with pytest.raises(ValueError, match=r"^\[NL036\] This prompt .* has 2 \(DISEASE, GENE\)"):
+        prompt(Request(sentence("No ataxia ."), (*DISEASE, ("GENE", "gene"))))
     with pytest.raises(ValueError, match=r"^\[NL036\] .* has 0 "):
-        PaperPrompt(EXAMPLES)(Request(sentence("No ataxia ."), ()))
+        prompt(Request(sentence("No ataxia ."), ()))
 
 
 def test_paper_reads_its_examples_from_a_spacy_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command_lines import ROOT, check_spacy_command
+from command_lines import ROOT, check_benchmark_command, check_spacy_command
 from confection import Config
 
 from spacy_nerllama.finetune.recipe import read_recipe
@@ -24,6 +24,16 @@ def blocks(path: Path, language: str) -> list[str]:
 def joined(block: str) -> str:
     """Lines that go on after a backslash as one."""
     return re.sub(r"\\\n\s*", "", block)
+
+
+def benchmark_lines() -> list[str]:
+    """Commands that run a benchmark, in blocks and within sentences."""
+    found = []
+    for page in PAGES:
+        parts = re.split(r"^```\w*\n(.*?)^```", page.read_text("utf8"), flags=re.DOTALL | re.MULTILINE)
+        found += [line for block in parts[1::2] for line in joined(block).splitlines()]
+        found += [" ".join(code.split()) for prose in parts[::2] for code in re.findall(r"`([^`]+)`", prose)]
+    return [line for line in found if line.startswith("python benchmarks/")]
 
 
 def shell_lines() -> list[str]:
@@ -91,7 +101,21 @@ def test_a_command_of_the_docs_exists(line: str) -> None:
     elif line.startswith("python -m spacy "):
         check_spacy_command(line)
     else:
-        assert line == "pip install ."
+        assert line == "pip install ." or line in benchmark_lines()
+
+
+@pytest.mark.parametrize("line", benchmark_lines())
+def test_a_benchmark_of_the_docs_takes_its_options(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        check_benchmark_command(line)
+    except SystemExit:
+        pytest.fail(capsys.readouterr().err)
+
+
+def test_a_benchmark_that_lacks_an_option_or_has_none_such_is_found() -> None:
+    for line in ("python benchmarks/accuracy.py", "python benchmarks/abstract.py --no-such-option"):
+        with pytest.raises(SystemExit):
+            check_benchmark_command(line)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import cycle, islice
 
 import pytest
 from hypothesis import given
@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from recorder import DISEASE, GENE, Recorder, make_job, sentence
 from strategies import sentences
 
+from spacy_nerllama.examples import Example
+from spacy_nerllama.grammar import Grammar
+from spacy_nerllama.marking import SINGLE
 from spacy_nerllama.models import Llama
 from spacy_nerllama.models.decoding import Job, decode
+from spacy_nerllama.models.walks import make_walk
 from spacy_nerllama.models.windows import in_windows
-from spacy_nerllama.prompts import CompactPrompt
+from spacy_nerllama.prompts import CompactPrompt, PaperPrompt
 from spacy_nerllama.requests import Request, Sentence, TokenSpan
 from spacy_nerllama.voting import Votes, Voting, shift
 
@@ -33,6 +37,16 @@ def windows_of(encoder, requests: Iterable[Request], limit: int) -> Iterator[lis
 
 def size(encoder, words: Sentence) -> int:
     return make_job(encoder, Request(words, GENE), Voting()).size
+
+
+def test_a_long_sentence_is_whole_and_a_text_without_full_stops_is_not(encoder) -> None:
+    """However much there is room for: the time of a window grows with the square of its length."""
+    words = WORDS.removesuffix(" .").split()
+    long, endless = (Request(sentence(" ".join(islice(cycle(words), n))), GENE) for n in (200, 1500))
+    spans, cut = windows_of(encoder, [long, endless], 100_000)
+    assert spans == [(0, 200, "GENE")]
+    assert len(cut) == 8
+    assert [start for start, _, _ in cut] == [0, *(end for _, end, _ in cut[:-1])]
 
 
 def test_a_sentence_that_fits_is_one_window(encoder) -> None:
@@ -67,6 +81,21 @@ def test_a_token_too_long_is_left_out_with_a_warning(encoder) -> None:
     with pytest.warns(UserWarning, match=r"^\[NLW01\] A token of 1200 characters .*max_batch_tokens"):
         (spans,) = windows_of(encoder, [request], 100)
     assert spans == [(0, 1, "GENE"), (2, 4, "GENE")]
+
+
+def test_a_prompt_that_leaves_no_room_is_an_error(encoder) -> None:
+    """Not an empty result with a warning for each word, which would look like a text without mentions."""
+    prompt = PaperPrompt(tuple(Example(sentence(f"{WORDS} ( {n} )"), ()) for n in range(9)), n_examples=9)
+
+    def make(request: Request) -> Job:
+        text = prompt(request)._replace(system=None)
+        return Job(encoder.prompt(text), Grammar(request, SINGLE, encoder.piece), make_walk(request, Voting()))
+
+    requests = [Request(sentence("Neither TP53 nor MDM2 was expressed"), GENE)]
+    with pytest.raises(ValueError, match=r"^\[NL048\] .*into 256 .*max_batch_tokens.*fewer in-context examples"):
+        list(in_windows(requests, make, whole_window, 256))
+    (votes,) = in_windows(requests, make, whole_window, 1024)
+    assert len(votes.spans) == 1
 
 
 def test_order_is_kept_whatever_fits(encoder) -> None:

@@ -261,15 +261,25 @@ def _inputs(path: Path, format: str, nlp: "Language") -> Iterator["Input"]:
     from spacy.tokens import DocBin
 
     from ..corpora import Document, read_corpus
-    from ..corpora.files import read_text
 
     if format == "spacy" or (format == "auto" and path.suffix == ".spacy"):
         yield from DocBin(store_user_data=True).from_disk(path).get_docs(nlp.vocab)
     elif texts := _texts(path, format):
-        yield from (Document(text.stem, read_text(text), ()) for text in texts)
+        yield from (Document(text.stem, _read(text), ()) for text in texts)
     else:
         # Entities are left out, so it does not matter what those without a label are called.
         yield from read_corpus(path, format, label="ENTITY")
+
+
+def _read(text: Path) -> str:
+    """Read a plain text without its byte order mark; one of brat with it, since offsets there count it."""
+    from ..corpora.files import read_text
+
+    return read_text(text) if _is_of_brat(text) else read_text(text).removeprefix("\ufeff")
+
+
+def _is_of_brat(text: Path) -> bool:
+    return text.with_suffix(".ann").is_file()
 
 
 def _texts(path: Path, format: str) -> list[Path]:
@@ -280,7 +290,7 @@ def _texts(path: Path, format: str) -> list[Path]:
     from ..corpora import detect_format
 
     def is_plain(text: Path) -> bool:
-        if format == "txt" or text.with_suffix(".ann").is_file():  # of brat, whose entities are left out anyway
+        if format == "txt" or _is_of_brat(text):  # whose entities are left out anyway
             return True
         try:
             detect_format(text)

@@ -95,7 +95,8 @@ def convert_cli(
         msg.fail(f"Nothing was written to {output_path}", str(error), exits=1)
     msg.table(report.rows(), header=(input_path.name, "count"), aligns=("l", "r"), divider=True, max_col=60)
     if not report.documents:
-        msg.warn(f"{input_path} holds no documents after the first {skip} and up to the limit")
+        left_out = f" after the first {skip}, which --skip leaves out" if skip else ""
+        msg.warn(f"{input_path} holds no documents{left_out}")
     elif not report.mentions and report.skipped:
         msg.warn("All mentions were skipped: compare --labels with the labels above")
     msg.good(f"Wrote {report.documents} documents to {output_path}")

@@ -118,12 +118,14 @@ class Annotations:
         if any(self.text[i:j].strip() for (_, i), (j, _) in zip(pieces, pieces[1:], strict=False)):
             self.discontinuous += 1
             return
-        found = self.text[start:end] if 0 <= start < end <= len(self.text) else None
-        if found is None or found.split() != mention.split() or not mention.strip():
+        found = self.text[start:end] if 0 <= start < end <= len(self.text) else ""
+        if found.split() != mention.split() or not mention.strip():
             places = self._places(mention, start, end) if found else []
             if len(places) != 1:
-                message = Errors.E102.format(where=where, start=start, end=end, mention=mention, found=found)
-                raise ValueError(message)
+                facts = {"where": where, "start": start, "end": end, "label": label}
+                if not found.strip():
+                    raise ValueError(Errors.E130.format(**facts, n=len(self.text)))
+                raise ValueError(Errors.E102.format(**facts, mention=mention, found=found))
             start, end = places[0]
             self.corrected += 1
         self.mentions.append(Mention(start, end, label, self.text[start:end]))

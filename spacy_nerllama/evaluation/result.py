@@ -45,8 +45,8 @@ def measure(
     samples, seed: How the bootstrap draws.
     RETURNS: The figures, ready for JSON: how many `documents`, `misaligned` and `unannotated` predictions;
         `strict`, `relaxed`, `seen` and `unseen` scores (each `micro` and by `labels`); `calibration` and
-        `thresholds` (None without votes); `errors` by kind; and the `counts` of each document by label, as
-        (right, predicted, gold).
+        `thresholds` (None without votes, or if all are 1); `errors` by kind; and the `counts` of each document by
+        label, as (right, predicted, gold).
     """
     labels = sorted({span.label for doc in docs for span in (*doc.gold, *doc.predicted)})
 
@@ -174,7 +174,8 @@ def _recalls(scores: Result) -> Result:
 
 
 def _votes(docs: Sequence[DocSpans]) -> Result:
-    if any(doc.votes is None for doc in docs):
+    unsure = any(vote < 1 for doc in docs for vote in (doc.votes or {}).values())  # those of greedy readings are 1
+    if not unsure or any(doc.votes is None for doc in docs):
         return {"calibration": None, "thresholds": None}
     bins = reliability(judged_votes(docs))
     return {

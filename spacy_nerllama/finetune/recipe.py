@@ -46,7 +46,8 @@ class BaseSection(Section):
 class AdapterSection(Section):
     """The LoRA adapter (Hu et al., arXiv:2106.09685).
 
-    init: The folder of an adapter to go on from, whose own `r`, `alpha` and `target_modules` then hold.
+    init: The folder of an adapter to go on from, or "bundled" for the one that comes with the package. Its own
+        `r`, `alpha` and `target_modules` then hold.
     """
 
     r: PositiveInt = 16

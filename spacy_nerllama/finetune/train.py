@@ -16,6 +16,7 @@ from ..evaluation import Counts
 from ..models import Llama
 from ..models.adapter import Adapter
 from ..models.engine import Engine
+from ..models.llama import bundled_adapter
 from ..models.loading import keep_unpacked, load_base, load_tokenizer, resolve_device
 from ..models.tokens import TextEncoder
 from .best import KeepBest
@@ -140,7 +141,8 @@ def with_adapter(base: Any, recipe: Recipe) -> PeftModel:
     if training.gradient_checkpointing:
         base.enable_input_require_grads()
     if adapter.init:
-        begun = Adapter.from_folder(Path(adapter.init).expanduser())
+        folder = bundled_adapter() if adapter.init == "bundled" else Path(adapter.init).expanduser()
+        begun = Adapter.from_folder(folder)
         begun.config["lora_dropout"] = adapter.dropout
         return cast(PeftModel, begun.put_on(base, TextEncoder(load_tokenizer(recipe.base.name)), trainable=True))
     return get_peft_model(

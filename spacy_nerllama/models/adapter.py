@@ -37,8 +37,10 @@ class Adapter:
     def from_folder(cls, folder: Path) -> "Adapter":
         """Read an adapter folder.
 
-        RAISES: FileNotFoundError if a file is missing.
+        RAISES: FileNotFoundError if the folder or a file is missing.
         """
+        if not folder.is_dir():
+            raise FileNotFoundError(Errors.E049.format(path=folder))
         for name in (CONFIG, WEIGHTS):
             if not (folder / name).is_file():
                 raise FileNotFoundError(Errors.E043.format(path=folder, file=name))

@@ -65,7 +65,7 @@ class PackedScores:
 
 
 class Engine:
-    """PackedScores continuations with a causal language model. Threads may share it: batches take turns.
+    """Scores continuations with a causal language model. Threads may share it: batches take turns.
 
     model: The whole model, with or without an adapter. Its attention is replaced by ours, which is the ordinary
         one for all other callers.

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 BUNDLED_ADAPTER = "smollm2-135m"
 
 
+def bundled_adapter() -> Path:
+    """Give the folder of the adapter that comes with the package; it is one of the bundled base."""
+    return Path(str(files("spacy_nerllama") / "assets" / BUNDLED_ADAPTER))
+
+
 class _Base:
     """A base in memory, with a tokenizer. Models share its weights, each with layers of its own.
 
@@ -111,8 +116,7 @@ class Llama(MarksTasks):
             if self.adapter_name is not None:
                 self._adapter = Adapter.from_folder(_adapter_folder(self.adapter_name))
             elif self._base["name"] is None:
-                bundled = Path(str(files("spacy_nerllama") / "assets" / BUNDLED_ADAPTER))
-                self._adapter = Adapter.from_folder(bundled)
+                self._adapter = Adapter.from_folder(bundled_adapter())
             self._read = True
         return self._adapter
 
@@ -289,7 +293,7 @@ def _adapter_folder(name: str, local_files_only: bool = False) -> Path:
     if path.is_dir():
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise FileNotFoundError(Errors.E043.format(path=path, file=CONFIG))
+        raise FileNotFoundError(Errors.E049.format(path=path))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 

@@ -119,9 +119,13 @@ def check_device(device: str, quantization: Quantization | None = None) -> None:
 
     RAISES: ValueError if not.
     """
-    kind = device.split(":")[0]
+    missing = ValueError(Errors.E168.format(device=device, torch=torch.__version__))
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:  # torch knows no such devices
+        raise missing from None
     if kind in ("cuda", "mps", "xpu") and not getattr(torch, kind).is_available():
-        raise ValueError(Errors.E168.format(device=device, torch=torch.__version__))
+        raise missing
     if quantization is not None:
         import bitsandbytes
 
