@@ -464,6 +464,14 @@ class Errors:
         "[NL233] The gradient of {name} is {norm}: the step was not made. Lower the learn_rate of "
         "[training.optimizer], or look for what is unusual in the docs of this batch."
     )
+    E234 = (
+        "[NL234] The train split of {corpus} has no {label} to learn from, so {label} would be taught as absent. "
+        "Other labels in {path}: {has}. {advice}"
+    )
+    E235 = (
+        "[NL235] The devel splits have no {labels}, so nothing can be measured on them. Check them, or spare the "
+        'measuring: training.keep = "last", training.patience = null and thresholds.limit = 0.'
+    )
 
 
 class ModelUnavailableError(ConnectionError):
@@ -490,6 +498,10 @@ class Warnings:
         "language model (see max_tokens), or with a mention that cannot be marked. Further ones are not reported."
     )
     W160 = "[NLW60] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
+    W161 = (
+        "[NLW61] The devel split of {corpus} has no {labels}: devel scores and thresholds say nothing of that. Check "
+        "the labels of the corpus if it should have."
+    )
     W090 = (
         "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "
         "letter by letter, so all of these are errors. Give both the same name."

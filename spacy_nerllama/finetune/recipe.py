@@ -187,15 +187,22 @@ def read_recipe(
         raise ValueError(Errors.E061.format(path=path, problems=str(error).strip())) from error
 
 
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Give the name that may be meant by one that does not exist, None if none is like it."""
+    by_letters = {each.casefold(): each for each in names}
+    near = difflib.get_close_matches(name.casefold(), by_letters, 1)
+    return by_letters[near[0]] if near else None
+
+
 def _message(error: Any) -> str:
     """Say what is wrong with a value; of a key that does not exist, which one may be meant."""
     if error["type"] != "extra_forbidden":
         return str(error["msg"])
     *outer, name = error["loc"]
     valid = _settings(outer)
-    near = difflib.get_close_matches(name, valid, 1)
+    near = nearest(name, valid)
     return (
-        f"There is no such setting. Did you mean {near[0]}?"
+        f"There is no such setting. Did you mean {near}?"
         if near
         else f"There is none. Use: {', '.join(valid)}."
     )
