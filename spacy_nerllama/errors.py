@@ -427,6 +427,10 @@ class Errors:
         "[NL172] The component {name} cannot be initialized anew: its model ({model}) is not trained here. Take "
         "`lora` out of [initialize.components.{name}], or choose the model nerllama.Llama.v1."
     )
+    E174 = (
+        "[NL174] The component {name} would learn nothing: its labels are {labels}, and the examples annotate "
+        "{has}. Give both the same names."
+    )
     E173 = (
         "[NL173] Settings for updating out of range: {settings}. Expected a loss of {losses}, max_tokens and "
         "batch_tokens of at least 1, and a response_weight above 0."
@@ -505,6 +509,10 @@ class Warnings:
     W090 = (
         "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "
         "letter by letter, so all of these are errors. Give both the same name."
+    W171 = (
+        "[NLW71] No example annotates {labels} of the component {name}, so that is not taught; the examples "
+        "annotate {has}."
+    )
     )
     W091 = (
         "[NLW91] The gold docs have no {label}, so its {n} predictions are all errors. If it was not annotated, "

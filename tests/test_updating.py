@@ -218,8 +218,16 @@ def test_labels_are_those_of_the_examples(nlp: Language) -> None:
 
 
 def test_labels_that_are_given_stay(nlp: Language) -> None:
-    component(nlp).initialize(lambda: examples(nlp), nlp=nlp, labels={"GENE": "gene or protein"})
-    assert component(nlp).label_data == {"GENE": "gene or protein"}
+    given = {"DISEASE": "ill", "GENE": "gene or protein"}
+    with pytest.warns(UserWarning, match=r"^\[NLW71\] No example annotates GENE .*annotate DISEASE"):
+        component(nlp).initialize(lambda: examples(nlp), nlp=nlp, labels=given)
+    assert component(nlp).label_data == given
+
+
+def test_labels_of_which_the_examples_have_none_are_refused(nlp: Language) -> None:
+    """Nothing would be taught, without a word."""
+    with pytest.raises(ValueError, match=r"^\[NL174\] .*labels are Disease, .* annotate DISEASE"):
+        component(nlp).initialize(lambda: examples(nlp), nlp=nlp, labels={"Disease": "disease"})
 
 
 def test_a_label_that_no_example_annotates_is_not_taught(begun: Language) -> None:
