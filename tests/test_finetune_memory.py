@@ -2,6 +2,7 @@
 
 import weakref
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from test_recipe import SHIPPED
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.training_args import OptimizerNames
 from typer.testing import CliRunner
 
 import spacy_nerllama.cli  # noqa: F401 (adds our commands)
 from spacy_nerllama.finetune import memory
 from spacy_nerllama.finetune.loss import make_batch, use_loss
 from spacy_nerllama.finetune.memory import (
+    OPTIMIZERS,
     PUBLISHED,
     RESERVED,
     Shape,
@@ -26,7 +29,14 @@ from spacy_nerllama.finetune.memory import (
     read_memory,
     shape_of,
 )
-from spacy_nerllama.finetune.recipe import AdapterSection, BaseSection, Recipe, TrainingSection, read_recipe
+from spacy_nerllama.finetune.recipe import (
+    AdapterSection,
+    BaseSection,
+    Optimizer,
+    Recipe,
+    TrainingSection,
+    read_recipe,
+)
 from spacy_nerllama.finetune.sequences import TrainingSequence
 from spacy_nerllama.finetune.train import with_adapter
 from spacy_nerllama.prompts import CompactPrompt
@@ -166,6 +176,11 @@ def test_weights_are_counted_to_the_byte(wide_base: Path, quantization: str | No
             states += state.absmax.nbytes + state.state2.absmax.nbytes
     expected = sum(planned.fixed[name] for name in ("linear layers", "embeddings and output matrix", "norms"))
     assert expected == pytest.approx(sum(frozen.values()) + states, rel=0.01)
+
+
+def test_every_optimiser_of_a_recipe_is_planned_and_the_trainer_has_it() -> None:
+    assert set(OPTIMIZERS) == set(get_args(Optimizer))
+    assert set(OPTIMIZERS) <= {name.value for name in OptimizerNames}
 
 
 def test_the_published_shape_has_the_published_parameters() -> None:
