@@ -197,8 +197,8 @@ class Errors:
         "before quantisation with --base."
     )
     E168 = (
-        "[NL168] The device {device} is not there: torch {torch} sees none of its kind. Set device to cpu or "
-        "auto, or install a torch that is built for it."
+        "[NL168] The device {device} is not there: torch {torch} sees none of this name and number. Set device to "
+        "cpu or auto, or install a torch that is built for it."
     )
     E169 = (
         "[NL169] {what} does not work on the device {device} with bitsandbytes {version}. docs/finetuning.md says "

@@ -276,6 +276,24 @@ def test_a_run_warns_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     from spacy_nerllama.finetune import train
 
     monkeypatch.setattr(memory, "device_memory", lambda device: 6 * GB)
+@pytest.mark.parametrize("device", ["cuda:99", "cudo"])
+def test_a_device_that_is_not_there_is_told_of_cleanly(device: str, tmp_path: Path) -> None:
+    recipe = str(CONFIGS / "llama3.1-8b-16gb.cfg")
+    for how in (["--dry-run"], ["--dry-run", "--memory", "16GB"], ["--output", str(tmp_path)]):
+        refused = run(recipe, *how, "--base.device", device)
+        assert isinstance(refused.exception, SystemExit)
+        assert f"[NL168] The device {device} is not there" in refused.output
+
+
+def test_where_the_memory_of_a_device_is_not_known_a_dry_run_says_how_to_name_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "device_memory", lambda device: None)
+    told = run(str(CONFIGS / "llama3.1-8b-16gb.cfg"), "--dry-run", "--base.device", "cpu")
+    assert told.exit_code == 0
+    assert "--memory 16GB says whether" in told.output
+
+
     monkeypatch.setattr(train, "finetune", lambda *args: tmp_path)  # the warning comes before, and stops nothing
     ran = run(str(CONFIGS / "llama3.1-8b-16gb.cfg"), "--output", str(tmp_path))
     assert ran.exit_code == 0

@@ -28,6 +28,8 @@ from spacy_nerllama.finetune.train import finetune
 HARD = {
     "adapter__dropout": 0.2,
     "training__accumulate": 2,
+from spacy_nerllama.models import Llama
+from spacy_nerllama.models.adapter import Adapter
     "training__batch_tokens": 128,
     "training__max_steps": 9,
     "training__save_steps": 2,
@@ -317,7 +319,6 @@ def test_the_best_adapter_is_kept_and_scores_as_the_component_decodes_it(corpus:
     from spacy_nerllama.evaluation import score
     from spacy_nerllama.finetune.data import devel_examples
     from spacy_nerllama.finetune.devel import GREEDY
-    from spacy_nerllama.models import Llama
 
     settings = {"training__epochs": 3, "training__save_steps": 1, "training__learning_rate": 0.03}
     recipe, config = recipe_of(corpus, tiny_base, thresholds__limit=0, **settings)
@@ -395,9 +396,19 @@ def test_a_reporter_that_is_not_installed_is_named(corpus: Path, tiny_base: Path
         finetune(*recipe_of(corpus, tiny_base, training__report_to=["wandb"]), corpus / "adapter")
 
 
-@pytest.mark.parametrize("device", ["cuda:0", "mps", "xpu"])
-def test_a_device_that_is_not_there_is_named(device: str):
-    from spacy_nerllama.models.loading import check_device
+@pytest.mark.parametrize("device", ["cuda:99", "mps:99", "xpu:99", "cudo", "cuda:first", ""])
+def test_a_device_that_is_not_there_is_named(corpus: Path, tiny_base: Path, device: str):
+    """By `finetune` before it reads anything, and by all that loads a base."""
+    from spacy_nerllama.models.loading import load_base
+
+    with pytest.raises(ValueError, match=f"NL168.* device {device} is not there"):
+        load_base(str(tiny_base), device=device)
+    with pytest.raises(ValueError, match=f"NL168.* device {device} is not there"):
+        Llama(str(tiny_base), device=device).load()
+    (corpus / "train.spacy").unlink()
+    with pytest.raises(ValueError, match=f"NL168.* device {device} is not there"):
+        finetune(*recipe_of(corpus, tiny_base, base__device=device), corpus / "adapter")
+
 
     kind = device.split(":")[0]
     if getattr(torch, kind).is_available():

@@ -78,21 +78,26 @@ def _print_plan(recipe: "Recipe", memory: str | None) -> None:
     """
     from wasabi import msg
 
-    from ..finetune.memory import RESERVED, check, largest, plan, read_memory, shape_of
-    from ..models.loading import resolve_device, resolve_dtype
+    from ..finetune.memory import RESERVED, check, device_memory, largest, plan, read_memory, shape_of
+    from ..models.loading import check_device, resolve_device, resolve_dtype
 
-    shape, device = shape_of(recipe.base.name), resolve_device(recipe.base.device)
+    device = resolve_device(recipe.base.device)
+    check_device(device)
+    shape = shape_of(recipe.base.name)
     size = resolve_dtype(recipe.base.dtype, device).itemsize
     msg.table(
         plan(shape, recipe, size).table(), header=("", "parameters", "GB"), divider=True, aligns=("l", "r", "r")
     )
-    room = read_memory(memory) if memory else _room(recipe)
+    room = read_memory(memory) if memory else device_memory(device)
     if room is None:
         return
     longest, batch = largest(shape, recipe, room - RESERVED, size)
     msg.text(
         f"Into {room / 1e9:.1f} GB ({RESERVED / 1e9:.1f} kept for the driver) fit: a sequence of {longest} "
         f"tokens, or a batch of {batch} of {recipe.training.max_tokens}."
+        msg.info(
+            f"How much memory {device} has is not known: --memory 16GB says whether the recipe fits into that."
+        )
     )
     check(shape, recipe, room, size)
     msg.good("The recipe fits")
@@ -101,25 +106,22 @@ def _print_plan(recipe: "Recipe", memory: str | None) -> None:
 
 
 def _warn(recipe: "Recipe") -> None:
-    """Warn if the device has less memory than the recipe will need, where both can be told."""
+    """Warn if the device has less memory than the recipe will need, where both can be told.
+
+    RAISES: ValueError if the device is not there.
+    """
     from wasabi import msg
 
-    from ..finetune.memory import check, shape_of
-    from ..models.loading import resolve_device, resolve_dtype
+    from ..finetune.memory import check, device_memory, shape_of
+    from ..models.loading import check_device, resolve_device, resolve_dtype
 
-    room = _room(recipe)
+    device = resolve_device(recipe.base.device)
+    check_device(device)
+    room = device_memory(device)
     try:
         if room is not None:
-            size = resolve_dtype(recipe.base.dtype, resolve_device(recipe.base.device)).itemsize
-            check(shape_of(recipe.base.name), recipe, room, size)
+            check(shape_of(recipe.base.name), recipe, room, resolve_dtype(recipe.base.dtype, device).itemsize)
     except MemoryError as error:
         msg.warn("The run is likely to fail", str(error))
     except OSError:  # what is not here yet will be fetched, or missed, when the base is loaded
         return
-
-
-def _room(recipe: "Recipe") -> int | None:
-    from ..finetune.memory import device_memory
-    from ..models.loading import resolve_device
-
-    return device_memory(resolve_device(recipe.base.device))

@@ -16,7 +16,7 @@ from ..evaluation import Counts
 from ..models import Llama
 from ..models.adapter import Adapter
 from ..models.engine import Engine
-from ..models.loading import keep_unpacked, load_base, load_tokenizer, resolve_device
+from ..models.loading import check_device, keep_unpacked, load_base, load_tokenizer, resolve_device
 from ..models.tokens import TextEncoder
 from .best import KeepBest
 from .checkpoints import check_settings, resume_from
@@ -47,12 +47,14 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     """
     training, checkpoints = recipe.training, output / "checkpoints"
     _check_reporters(training)
-    _check_optimizer(training.optimizer, resolve_device(recipe.base.device))
     last = resume_from(checkpoints, resume)
     encoder = TextEncoder(load_tokenizer(recipe.base.name))
     train = recipe_batches(read_split(recipe, encoder, "train"), training)
     held_out = read_split(recipe, encoder, "devel")
     devel = recipe_batches(held_out, training)
+    device = resolve_device(recipe.base.device)
+    _check_optimizer(training.optimizer, device)
+    check_device(device, recipe.base.quantization)
     if not train:
         raise ValueError(Errors.E063.format(corpora=", ".join(recipe.corpora)))
     if training.patience and not devel:

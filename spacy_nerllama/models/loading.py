@@ -77,8 +77,10 @@ def base_key(name: str | None, quantization: Quantization | None, dtype: DType, 
         str(resolve_dtype(dtype, where)),
         where,
     )
+    RAISES: ValueError if the device is not there.
 
 
+    check_device(where)
 def share_weights(base: PreTrainedModel) -> PreTrainedModel:
     """Make another model of the weights of one: no weight is copied, and all else is the copy's own.
 
@@ -119,8 +121,12 @@ def check_device(device: str, quantization: Quantization | None = None) -> None:
 
     RAISES: ValueError if not.
     """
-    kind = device.split(":")[0]
-    if kind in ("cuda", "mps", "xpu") and not getattr(torch, kind).is_available():
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(Errors.E168.format(device=device, torch=torch.__version__)) from error
+    kind = where.type
+    if kind in ("cuda", "mps", "xpu") and (where.index or 0) >= getattr(torch, kind).device_count():
         raise ValueError(Errors.E168.format(device=device, torch=torch.__version__))
     if quantization is not None:
         import bitsandbytes
