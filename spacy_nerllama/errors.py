@@ -186,10 +186,6 @@ class Errors:
         "[NL163] training.patience stops a run by its devel F1, and no corpus of the recipe has a devel split. "
         "Give one, or set patience to null."
     )
-    E164 = (
-        '[NL164] Devel F1 cannot be measured while FSDP holds the weights in parts: set training.keep to "last" '
-        "and training.patience to null."
-    )
     E165 = "[NL165] {path} is there and not an empty folder. Choose another one for the merged model."
     E166 = "[NL166] The adapter {adapter} does not say on which base it was trained. Name the base with --base."
     E167 = (
@@ -475,6 +471,14 @@ class Errors:
     E235 = (
         "[NL235] The devel splits have no {labels}, so nothing can be measured on them. Check them, or spare the "
         'measuring: training.keep = "last", training.patience = null and thresholds.limit = 0.'
+    )
+    E236 = (
+        "[NL236] FSDP is not supported: each GPU has to hold the whole base. Train on several GPUs with: "
+        "accelerate launch --multi_gpu -m spacy nerllama finetune ..."
+    )
+    E237 = (
+        "[NL237] The adapter is written to {path}, and its thresholds could not be tuned ({reason}). Put that "
+        "right, and give the same command with --resume: it tunes them and trains no further."
     )
 
 

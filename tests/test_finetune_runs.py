@@ -410,11 +410,12 @@ def test_a_device_that_is_not_there_is_named(corpus: Path, tiny_base: Path, devi
         finetune(*recipe_of(corpus, tiny_base, base__device=device), corpus / "adapter")
 
 
-    kind = device.split(":")[0]
-    if getattr(torch, kind).is_available():
-        pytest.skip(f"this machine has {kind}")
-    with pytest.raises(ValueError, match=f"NL168.*{device}"):
-        check_device(device)
+def test_fsdp_is_refused_before_anything_is_read(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
+    """As `accelerate launch` asks for it."""
+    (corpus / "train.spacy").unlink()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match=r"NL236.*accelerate launch --multi_gpu"):
+        finetune(*recipe_of(corpus, tiny_base), corpus / "adapter")
 
 
 def test_what_is_known_not_to_work_is_refused(corpus: Path, tiny_base: Path):

@@ -32,7 +32,7 @@ def finetune_cli(
     """
     Fine-tune an adapter with QLoRA. Recipes that come with the project, in configs/: smollm2-135m.cfg (for a CPU),
     llama3.1-8b-16gb.cfg and -8gb.cfg (by the size of the GPU), -mt.cfg (all labels in one reading), -paper.cfg
-    (the paper's settings) and -fsdp.cfg (several GPUs, through `accelerate launch`). Settings can be overridden
+    (the paper's settings) and -multi-gpu.cfg (through `accelerate launch --multi_gpu`). Settings can be overridden
     as in `spacy train`, for example --training.epochs 3 --corpora.ncbi.limit 1000 --base.name NAME (a folder, a
     hub name, or a .gguf file).
 

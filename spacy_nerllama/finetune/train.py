@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from confection import Config
+from accelerate.utils import parse_flag_from_env
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
@@ -48,6 +49,9 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     training, checkpoints = recipe.training, output / "checkpoints"
     _check_reporters(training)
     last = resume_from(checkpoints, resume)
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        raise ValueError(Errors.E236)
+    recipe = with_init(recipe)
     encoder = TextEncoder(load_tokenizer(recipe.base.name))
     train = recipe_batches(read_split(recipe, encoder, "train"), training)
     held_out = read_split(recipe, encoder, "devel")
@@ -87,8 +91,6 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
             data_collator=lambda items: collate(items[0]),
             callbacks=[interrupt],
         )
-        if keep and trainer.is_fsdp_enabled:
-            raise ValueError(Errors.E164)
         try:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         except torch.OutOfMemoryError as error:
