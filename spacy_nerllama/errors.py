@@ -423,13 +423,13 @@ class Errors:
         "[NL172] The component {name} cannot be initialized anew: its model ({model}) is not trained here. Take "
         "`lora` out of [initialize.components.{name}], or choose the model nerllama.Llama.v1."
     )
-    E174 = (
-        "[NL174] The component {name} would learn nothing: its labels are {labels}, and the examples annotate "
-        "{has}. Give both the same names."
-    )
     E173 = (
         "[NL173] Settings for updating out of range: {settings}. Expected a loss of {losses}, max_tokens and "
         "batch_tokens of at least 1, and a response_weight above 0."
+    )
+    E174 = (
+        "[NL174] The component {name} would learn nothing: its labels are {labels}, and the examples annotate "
+        "{has}. Give both the same names."
     )
 
     # Recipes, losses and memory: NL150-NL159
@@ -486,6 +486,10 @@ class ModelUnavailableError(ConnectionError):
     """A model answers no more. That is no doc's fault: it ends a run, instead of failing each doc of it."""
 
 
+class NotTunedError(RuntimeError):
+    """An adapter is trained and written, and its thresholds could not be tuned."""
+
+
 class Warnings:
     """Message templates of warnings."""
 
@@ -505,18 +509,18 @@ class Warnings:
         "[NLW70] {n} of {total} sentences of a batch taught nothing: longer than {max_tokens} tokens of the "
         "language model (see max_tokens), or with a mention that cannot be marked. Further ones are not reported."
     )
-    W160 = "[NLW60] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
-    W161 = (
-        "[NLW61] The devel split of {corpus} has no {labels}: devel scores and thresholds say nothing of that. Check "
-        "the labels of the corpus if it should have."
-    )
-    W090 = (
-        "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "
-        "letter by letter, so all of these are errors. Give both the same name."
     W171 = (
         "[NLW71] No example annotates {labels} of the component {name}, so that is not taught; the examples "
         "annotate {has}."
     )
+    W160 = "[NLW60] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
+    W161 = (
+        "[NLW61] The devel split of {corpus} has no {labels}: devel scores and thresholds say nothing of that. "
+        "Check the labels of the corpus if it should have."
+    )
+    W090 = (
+        "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "
+        "letter by letter, so all of these are errors. Give both the same name."
     )
     W091 = (
         "[NLW91] The gold docs have no {label}, so its {n} predictions are all errors. If it was not annotated, "

@@ -268,14 +268,14 @@ def test_the_command_line_tells_and_refuses() -> None:
     assert mistaken.exit_code == 1
     assert "valid:\n  adapter.r: Input should" in mistaken.output
     assert "\n  training.epochs: Input should" in mistaken.output, "each on a line"
+    missing = run(recipe, "--dry-run", "--memory", "16GB", "--adapter.init", "/nowhere")
+    assert missing.exit_code == 1
+    assert "There is no plan" in missing.output
+    assert "\n[NL043] The adapter folder /nowhere" in missing.output
     assert "--output" in run(recipe).output
     assert "--dry-run" in run(recipe, "--output", "out", "--memory", "16GB").output
 
 
-def test_a_run_warns_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from spacy_nerllama.finetune import train
-
-    monkeypatch.setattr(memory, "device_memory", lambda device: 6 * GB)
 @pytest.mark.parametrize("device", ["cuda:99", "cudo"])
 def test_a_device_that_is_not_there_is_told_of_cleanly(device: str, tmp_path: Path) -> None:
     recipe = str(CONFIGS / "llama3.1-8b-16gb.cfg")
@@ -294,6 +294,10 @@ def test_where_the_memory_of_a_device_is_not_known_a_dry_run_says_how_to_name_it
     assert "--memory 16GB says whether" in told.output
 
 
+def test_a_run_warns_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from spacy_nerllama.finetune import train
+
+    monkeypatch.setattr(memory, "device_memory", lambda device: 6 * GB)
     monkeypatch.setattr(train, "finetune", lambda *args: tmp_path)  # the warning comes before, and stops nothing
     ran = run(str(CONFIGS / "llama3.1-8b-16gb.cfg"), "--output", str(tmp_path))
     assert ran.exit_code == 0

@@ -49,10 +49,12 @@ def finetune_cli(
         ctx.fail("Missing option '--output' / '-o'.")
     if memory is not None and not dry_run:
         ctx.fail("--memory goes with --dry-run: a run takes what the device has.")
-    from ..finetune.recipe import read_recipe
+    from ..errors import NotTunedError
+    from ..finetune.recipe import read_recipe, with_init
 
     try:
         recipe, config = read_recipe(recipe_path, overrides, examples=not dry_run)
+        recipe = with_init(recipe)
         if dry_run:
             _print_plan(recipe, memory)
             return
@@ -61,8 +63,11 @@ def finetune_cli(
 
         assert output is not None
         folder = finetune(recipe, config, output, resume_from or resume)
+    except NotTunedError as error:
+        msg.fail("The thresholds were not tuned", str(error), exits=1)
     except (MemoryError, ValueError, OSError, ImportError) as error:
-        msg.fail("The recipe does not fit" if isinstance(error, MemoryError) else "No adapter was trained")
+        what = "There is no plan" if dry_run else "No adapter was trained"
+        msg.fail("The recipe does not fit" if isinstance(error, MemoryError) else what)
         echo(error)  # line by line: `msg` would wrap a list of problems to one paragraph
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -90,14 +95,14 @@ def _print_plan(recipe: "Recipe", memory: str | None) -> None:
     )
     room = read_memory(memory) if memory else device_memory(device)
     if room is None:
+        msg.info(
+            f"How much memory {device} has is not known: --memory 16GB says whether the recipe fits into that."
+        )
         return
     longest, batch = largest(shape, recipe, room - RESERVED, size)
     msg.text(
         f"Into {room / 1e9:.1f} GB ({RESERVED / 1e9:.1f} kept for the driver) fit: a sequence of {longest} "
         f"tokens, or a batch of {batch} of {recipe.training.max_tokens}."
-        msg.info(
-            f"How much memory {device} has is not known: --memory 16GB says whether the recipe fits into that."
-        )
     )
     check(shape, recipe, room, size)
     msg.good("The recipe fits")

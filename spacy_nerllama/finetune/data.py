@@ -41,7 +41,7 @@ def read_split(
     for name, corpus in recipe.corpora.items():
         docs = _docs(corpus.train if split == "train" else corpus.devel)
         examples = list(doc_examples(docs, corpus.labels, held_out, recipe.scheme.tells_labels))
-        counts = Counter({label: 0 for label in corpus.labels})
+        counts = Counter(dict.fromkeys(corpus.labels, 0))
         counts.update(span.label for _, spans in examples for span in spans)
         mentions += counts.total()
         missing = [label for label, n in counts.items() if not n] if examples else []

@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 import torch
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GgufConfig,
+    PreTrainedModel,
+)
 
 from ..base import BUNDLED, bundled_base, data_folder
 from ..errors import Errors
@@ -61,12 +68,19 @@ def load_tokenizer(name: str | None) -> Any:
     return AutoTokenizer.from_pretrained(_folder(name))
 
 
+def load_config(name: str | None) -> Any:
+    """Load the config of a base alone; `name` as `load_base` takes it."""
+    return AutoConfig.from_pretrained(_folder(name))
+
+
 def base_key(name: str | None, quantization: Quantization | None, dtype: DType, device: str) -> tuple[Any, ...]:
     """Give what tells bases apart, whatever way their settings are written. No file is read.
 
     RETURNS: The path (or hub name), the name, size and time of each file, the quantisation, dtype and device.
+    RAISES: ValueError if the device is not there.
     """
     where = resolve_device(device)
+    check_device(where)
     path = BUNDLED.path if name is None else Path(name).expanduser()
     files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
     stats = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
@@ -77,10 +91,8 @@ def base_key(name: str | None, quantization: Quantization | None, dtype: DType, 
         str(resolve_dtype(dtype, where)),
         where,
     )
-    RAISES: ValueError if the device is not there.
 
 
-    check_device(where)
 def share_weights(base: PreTrainedModel) -> PreTrainedModel:
     """Make another model of the weights of one: no weight is copied, and all else is the copy's own.
 
