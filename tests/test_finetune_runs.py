@@ -22,6 +22,7 @@ from transformers import TrainerControl
 from typer.testing import CliRunner
 
 import spacy_nerllama.cli  # noqa: F401 (adds our commands)
+from spacy_nerllama.cards import adapter_card
 from spacy_nerllama.finetune import checkpoints, curve, train, trainer
 from spacy_nerllama.finetune.best import BEST, KeepBest, Snapshot
 from spacy_nerllama.finetune.interrupt import SaveOnInterrupt
@@ -527,6 +528,10 @@ def test_the_folder_says_what_was_trained_on_what(corpus: Path, tiny_base: Path)
     assert (card.data.license, card.data.library_name, card.data.datasets) == ("apache-2.0", "peft", ["ours"])
     assert card.data.base_model is None  # a folder is no name on the hub
     assert "cannot generate text" in card.text
+    assert "strict, on the base as it is stored, at thresholds" in card.text
+    quantised = adapter_card({**facts, "recipe": {**facts["recipe"], "base": {"quantization": "nf4"}}})
+    assert "'quantization': 'nf4', 'adapter': " in quantised, "the scores are of that"
+    assert "strict, on the base in nf4, at thresholds" in quantised
     assert f"| DISEASE | {facts['thresholds']['DISEASE']} |" in card.text
     umask = os.umask(0)
     os.umask(umask)
