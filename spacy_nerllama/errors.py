@@ -465,8 +465,8 @@ class Errors:
         "[training.optimizer], or look for what is unusual in the docs of this batch."
     )
     E234 = (
-        "[NL234] The train split of {corpus} has no {label} to learn from, so {label} would be taught as absent. "
-        "Other labels in {path}: {has}. {advice}"
+        "[NL234] The train split of {corpus}, less the sentences of devel splits, has no {label}, which would be "
+        "taught as absent. Other labels in {path}: {has}. {advice}"
     )
     E235 = (
         "[NL235] The devel splits have no {labels}, so nothing can be measured on them. Check them, or spare the "
