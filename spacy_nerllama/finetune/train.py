@@ -166,7 +166,7 @@ def with_adapter(base: Any, recipe: Recipe) -> PeftModel:
             r=adapter.r,
             lora_alpha=adapter.alpha,
             lora_dropout=adapter.dropout,
-            target_modules=adapter.target_modules,
+            target_modules=list(adapter.target_modules),
             task_type="CAUSAL_LM",
         ),
     )
