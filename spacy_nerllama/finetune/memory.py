@@ -150,7 +150,9 @@ def plan(shape: Shape, recipe: Recipe, float_size: int = 2) -> Plan:
     linear = shape.layers * sum(i * o for i, o in shape.linear.values())
     tables = (1 if shape.tied else 2) * shape.vocabulary * shape.width
     norms = (2 * shape.layers + 1) * shape.width
-    targets = {name: size for name, size in shape.linear.items() if name in recipe.adapter.target_modules}
+    targets: dict[str, tuple[int, int]] = {
+        name: size for name, size in shape.linear.items() if name in recipe.adapter.target_modules
+    }
     adapter = shape.layers * sum(recipe.adapter.r * (i + o) for i, o in targets.values())
     weights, embeddings, lora = "linear layers", "embeddings and output matrix", "adapter"
     fixed = {
