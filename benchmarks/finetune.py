@@ -9,7 +9,8 @@ train with gradient checkpointing, in a process of their own.
 ours   an adapter on all linear layers, r = 16, the decision-only loss, 8-bit AdamW that can be paged out (on a CPU
        AdamW of torch): configs/llama3.1-8b-16gb.cfg
 plain  `prepare_model_for_kbit_training`, an adapter on q, k, v and o, r = 64, dropout 0.1, the loss on the whole
-       text from logits over the whole vocabulary, AdamW of torch
+       text from logits over the whole vocabulary, AdamW of torch; its forward pass under autocast to bfloat16, as
+       the Trainer's bf16=True does it, on GPUs and on CPUs that have the instructions
 
 Memory is what the process needs, weights included, beyond its libraries: of a GPU the most that was allocated, of
 a CPU (Linux) the most that was resident, which also holds what allocators keep. The prediction is that of
@@ -36,7 +37,7 @@ from spacy_nerllama.finetune.memory import DECIDED, PUBLISHED, Shape, plan
 from spacy_nerllama.finetune.recipe import Recipe, read_recipe
 from spacy_nerllama.finetune.sequences import TrainingSequence
 from spacy_nerllama.finetune.train import with_adapter
-from spacy_nerllama.models.loading import keep_unpacked, resolve_device
+from spacy_nerllama.models.loading import keep_unpacked, resolve_device, resolve_dtype
 
 SHAPES = {
     "8b": PUBLISHED["meta-llama/Llama-3.1-8B-Instruct"],
@@ -140,11 +141,14 @@ def measure(way: str, name: str, length: int, batch: int, steps: int) -> tuple[f
     sequences = [TrainingSequence(i, n // 2, places, tuple((i[p + 1], 1, 2, 3) for p in places)) for i in ids]
     inputs = make_batch(sequences, "decision" if way == "ours" else "full", 0, 1)
     inputs = {key: tensor.to(device) for key, tensor in inputs.items()}
+    cast = way == "plain" and resolve_dtype("auto", device) == torch.bfloat16
     seconds = []
     for _ in range(steps + 1):  # the first one warms up
         before = meter.seconds
         with meter:
-            model(**inputs).loss.backward()
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=cast):
+                loss = model(**inputs).loss
+            loss.backward()
             torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
             optimizer.step()
             optimizer.zero_grad()

@@ -154,13 +154,16 @@ def _base_line(base: Mapping[str, Any]) -> str:
 
 
 def _devel_lines(meta: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
-    lines = []
+    lines, quantization = [], meta["recipe"]["base"]["quantization"]
+    base = f"the base in {quantization}" if quantization else "the base as it is stored"
     if kept.get("devel_f1") is not None:
-        lines.append(f"- **Devel F1 while training** (greedy readings, all labels): {kept['devel_f1']:.4f}.")
+        lines.append(
+            f"- **Devel F1 while training** (greedy readings, all labels, {base}): {kept['devel_f1']:.4f}."
+        )
     if meta.get("devel"):
         lines += [
             "",
-            "Devel scores of exact votes, strict, at thresholds that were tuned on the same requests:",
+            f"Devel scores of exact votes, strict, on {base}, at thresholds that were tuned on the same requests:",
             "",
             "| label | threshold | precision | recall | F1 | mentions |",
             "|---|--:|--:|--:|--:|--:|",
@@ -177,7 +180,8 @@ def _component_settings(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Give what the component has to be told, beyond its defaults, to read the adapter as it was trained."""
     model = {"adapter": "FOLDER OR HUB NAME OF THIS"}
     if (name := meta["base"]["name"]) != BUNDLED.name:
-        model = {"name": name, **model}
+        quantization = meta["recipe"]["base"]["quantization"]
+        model = {"name": name, **({"quantization": quantization} if quantization else {}), **model}
     prompt = meta["prompt"]
     return {"model": model} if prompt == DEFAULT_PROMPT else {"model": model, "prompt": prompt}
 

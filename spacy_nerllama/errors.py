@@ -196,10 +196,6 @@ class Errors:
         "[NL163] training.patience stops a run by its devel F1, and no corpus of the recipe has a devel split. "
         "Give one, or set patience to null."
     )
-    E164 = (
-        '[NL164] Devel F1 cannot be measured while FSDP holds the weights in parts: set training.keep to "last" '
-        "and training.patience to null."
-    )
     E165 = "[NL165] {path} is there and not an empty folder. Choose another one for the merged model."
     E166 = "[NL166] The adapter {adapter} does not say on which base it was trained. Name the base with --base."
     E167 = (
@@ -207,8 +203,8 @@ class Errors:
         "before quantisation with --base."
     )
     E168 = (
-        "[NL168] The device {device} is not there: torch {torch} sees none of its kind. Set device to cpu or "
-        "auto, or install a torch that is built for it."
+        "[NL168] The device {device} is not there: torch {torch} sees none of this name and number. Set device to "
+        "cpu or auto, or install a torch that is built for it."
     )
     E169 = (
         "[NL169] {what} does not work on the device {device} with bitsandbytes {version}. docs/finetuning.md says "
@@ -450,6 +446,10 @@ class Errors:
         "[NL173] Settings for updating out of range: {settings}. Expected a loss of {losses}, max_tokens and "
         "batch_tokens of at least 1, and a response_weight above 0."
     )
+    E174 = (
+        "[NL174] The component {name} would learn nothing: its labels are {labels}, and the examples annotate "
+        "{has}. Give both the same names."
+    )
 
     # Recipes, losses and memory: NL150-NL159
     E150 = (
@@ -483,10 +483,30 @@ class Errors:
         "[NL233] The gradient of {name} is {norm}: the step was not made. Lower the learn_rate of "
         "[training.optimizer], or look for what is unusual in the docs of this batch."
     )
+    E234 = (
+        "[NL234] The train split of {corpus}, less the sentences of devel splits, has no {label}, which would be "
+        "taught as absent. Other labels in {path}: {has}. {advice}"
+    )
+    E235 = (
+        "[NL235] The devel splits have no {labels}, so nothing can be measured on them. Check them, or spare the "
+        'measuring: training.keep = "last", training.patience = null and thresholds.limit = 0.'
+    )
+    E236 = (
+        "[NL236] FSDP is not supported: each GPU has to hold the whole base. Train on several GPUs with: "
+        "accelerate launch --multi_gpu -m spacy nerllama finetune ..."
+    )
+    E237 = (
+        "[NL237] The adapter is written to {path}, and its thresholds could not be tuned ({reason}). Put that "
+        "right, and give the same command with --resume: it tunes them and trains no further."
+    )
 
 
 class ModelUnavailableError(ConnectionError):
     """A model answers no more. That is no doc's fault: it ends a run, instead of failing each doc of it."""
+
+
+class NotTunedError(RuntimeError):
+    """An adapter is trained and written, and its thresholds could not be tuned."""
 
 
 class Warnings:
@@ -512,7 +532,15 @@ class Warnings:
         "[NLW70] {n} of {total} sentences of a batch taught nothing: longer than {max_tokens} tokens of the "
         "language model (see max_tokens), or with a mention that cannot be marked. Further ones are not reported."
     )
+    W171 = (
+        "[NLW71] No example annotates {labels} of the component {name}, so that is not taught; the examples "
+        "annotate {has}."
+    )
     W160 = "[NLW60] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
+    W161 = (
+        "[NLW61] The devel split of {corpus} has no {labels}: devel scores and thresholds say nothing of that. "
+        "Check the labels of the corpus if it should have."
+    )
     W090 = (
         "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "
         "letter by letter, so all of these are errors. Give both the same name."

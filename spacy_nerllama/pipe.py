@@ -230,7 +230,8 @@ class NerLlama(Pipe):
         labels (dict[str, str] | None): Labels with their descriptions, which replace those of the config.
         lora (dict[str, Any] | None): Begin with a new adapter, as `make_lora` describes it. None: go on from the
             adapter that there is.
-        RAISES (ValueError): `lora` is given, and the model is not trained here.
+        RAISES (ValueError): `lora` is given, and the model is not trained here; or the examples annotate labels,
+            and none of the component's is among them.
         """
         if labels is not None:
             for label, description in labels.items():
@@ -244,6 +245,14 @@ class NerLlama(Pipe):
                 known = self.label_data
                 self._labels = {x: known.get(x, _words(x)) for x in sorted(self._annotated)}
                 logger.info("%s: the labels, and what the prompt calls them: %s", self.name, self._labels)
+            missing = [label for label in self.labels if label not in self._annotated]
+            if self._annotated and missing:
+                has = ", ".join(sorted(self._annotated))
+                if len(missing) == len(self.labels):
+                    raise ValueError(Errors.E174.format(name=self.name, labels=", ".join(missing), has=has))
+                warnings.warn(
+                    Warnings.W171.format(name=self.name, labels=", ".join(missing), has=has), stacklevel=2
+                )
         if lora is not None:
             self.model.new_adapter(lora)  # type: ignore[attr-defined]
 

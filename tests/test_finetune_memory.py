@@ -2,6 +2,7 @@
 
 import weakref
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from test_recipe import SHIPPED
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.training_args import OptimizerNames
 from typer.testing import CliRunner
 
 import spacy_nerllama.cli  # noqa: F401 (adds our commands)
 from spacy_nerllama.finetune import memory
 from spacy_nerllama.finetune.loss import make_batch, use_loss
 from spacy_nerllama.finetune.memory import (
+    OPTIMIZERS,
     PUBLISHED,
     RESERVED,
     Shape,
@@ -26,7 +29,14 @@ from spacy_nerllama.finetune.memory import (
     read_memory,
     shape_of,
 )
-from spacy_nerllama.finetune.recipe import AdapterSection, BaseSection, Recipe, TrainingSection, read_recipe
+from spacy_nerllama.finetune.recipe import (
+    AdapterSection,
+    BaseSection,
+    Optimizer,
+    Recipe,
+    TrainingSection,
+    read_recipe,
+)
 from spacy_nerllama.finetune.sequences import TrainingSequence
 from spacy_nerllama.finetune.train import with_adapter
 from spacy_nerllama.prompts import CompactPrompt
@@ -168,6 +178,11 @@ def test_weights_are_counted_to_the_byte(wide_base: Path, quantization: str | No
     assert expected == pytest.approx(sum(frozen.values()) + states, rel=0.01)
 
 
+def test_every_optimiser_of_a_recipe_is_planned_and_the_trainer_has_it() -> None:
+    assert set(OPTIMIZERS) == set(get_args(Optimizer))
+    assert set(OPTIMIZERS) <= {name.value for name in OptimizerNames}
+
+
 def test_the_published_shape_has_the_published_parameters() -> None:
     """8,030,261,248 of them, as the model's card says."""
     parameters = plan(PUBLISHED[LLAMA], recipe_of()).parameters
@@ -253,8 +268,30 @@ def test_the_command_line_tells_and_refuses() -> None:
     assert mistaken.exit_code == 1
     assert "valid:\n  adapter.r: Input should" in mistaken.output
     assert "\n  training.epochs: Input should" in mistaken.output, "each on a line"
+    missing = run(recipe, "--dry-run", "--memory", "16GB", "--adapter.init", "/nowhere")
+    assert missing.exit_code == 1
+    assert "There is no plan" in missing.output
+    assert "\n[NL043] The adapter folder /nowhere" in missing.output
     assert "--output" in run(recipe).output
     assert "--dry-run" in run(recipe, "--output", "out", "--memory", "16GB").output
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cudo"])
+def test_a_device_that_is_not_there_is_told_of_cleanly(device: str, tmp_path: Path) -> None:
+    recipe = str(CONFIGS / "llama3.1-8b-16gb.cfg")
+    for how in (["--dry-run"], ["--dry-run", "--memory", "16GB"], ["--output", str(tmp_path)]):
+        refused = run(recipe, *how, "--base.device", device)
+        assert isinstance(refused.exception, SystemExit)
+        assert f"[NL168] The device {device} is not there" in refused.output
+
+
+def test_where_the_memory_of_a_device_is_not_known_a_dry_run_says_how_to_name_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "device_memory", lambda device: None)
+    told = run(str(CONFIGS / "llama3.1-8b-16gb.cfg"), "--dry-run", "--base.device", "cpu")
+    assert told.exit_code == 0
+    assert "--memory 16GB says whether" in told.output
 
 
 def test_a_run_warns_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

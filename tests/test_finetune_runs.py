@@ -14,15 +14,22 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from spacy.cli._util import app
 from spacy.tokens import DocBin
 from spacy.vocab import Vocab
 from training import recipe_of
 from transformers import TrainerControl
+from typer.testing import CliRunner
 
+import spacy_nerllama.cli  # noqa: F401 (adds our commands)
+from spacy_nerllama.cards import adapter_card
 from spacy_nerllama.finetune import checkpoints, curve, train, trainer
 from spacy_nerllama.finetune.best import BEST, KeepBest, Snapshot
 from spacy_nerllama.finetune.interrupt import SaveOnInterrupt
+from spacy_nerllama.finetune.recipe import with_init
 from spacy_nerllama.finetune.train import finetune
+from spacy_nerllama.models import Llama
+from spacy_nerllama.models.adapter import Adapter
 
 # Dropout and accumulation draw on all of the state that a checkpoint holds. 9 steps, checkpoints at 2, 4, 6, 8, 9.
 HARD = {
@@ -153,6 +160,13 @@ def test_a_run_with_other_settings_is_not_gone_on_with(corpus: Path, tiny_base: 
     fewer = recipe_of(corpus, tiny_base, **settings, corpora__ours__train=str(corpus / "fewer.spacy"))
     with pytest.raises(ValueError, match=r"NL230.*\n  training sequences \(corpora and prompt\): '\w+' then"):
         finetune(*fewer, folder, resume=True)
+    copied = shutil.copytree(tiny_base, corpus / "base")
+    elsewhere = recipe_of(corpus, copied, **settings)
+    finetune(*elsewhere, folder, resume=True)  # the same base lies where it likes
+    changed = json.loads((copied / "config.json").read_text("utf8"))
+    (copied / "config.json").write_text(json.dumps({**changed, "rms_norm_eps": 0.5}))
+    with pytest.raises(ValueError, match=r"NL230.*\n  base.config_sha256: '\w+' then, '\w+' now\nSet"):
+        finetune(*elsewhere, folder, resume=True)
     moved = (corpus / "devel.spacy").rename(corpus / "moved.spacy")
     free = {"training__save_steps": 1, "training__keep": "last", "corpora__ours__devel": str(moved)}
     finetune(*recipe_of(corpus, tiny_base, **{**settings, **free}), folder, resume=True)
@@ -161,10 +175,18 @@ def test_a_run_with_other_settings_is_not_gone_on_with(corpus: Path, tiny_base: 
 def test_an_adapter_is_gone_on_from(corpus: Path, tiny_base: Path, wide_base: Path):
     still = {**HARD, "training__max_steps": 1, "training__learning_rate": 1e-30}
     first = finetune(*recipe_of(corpus, tiny_base, **{**HARD, "training__max_steps": 2}), corpus / "first")
-    again = finetune(*recipe_of(corpus, tiny_base, adapter__init=str(first), **still), corpus / "again")
+    other = {"adapter__r": 64, "adapter__alpha": 1, "adapter__target_modules": ["q_proj"]}
+    recipe, config = recipe_of(corpus, tiny_base, adapter__init=str(first), **{**still, **other})
+    again = finetune(recipe, config, corpus / "again")
     assert same(first, again)
     config = json.loads((again / "adapter_config.json").read_text("utf8"))
     assert config["lora_dropout"] == HARD["adapter__dropout"]
+    described = meta(again)["recipe"]["adapter"]
+    assert {key: described[key] for key in ("r", "alpha", "dropout")} == {"r": 4, "alpha": 32, "dropout": 0.2}
+    assert set(described["target_modules"]) == set(config["target_modules"]) > {"q_proj"}
+    assert meta(again)["init"] == Adapter.from_folder(first).fingerprint
+    assert meta(first)["init"] is None
+    assert with_init(recipe).adapter.r == 4, "what a plan is made of"
     with pytest.raises(ValueError, match=r"NL044.*hidden_size is 32, that of this base 64"):
         finetune(*recipe_of(corpus, wide_base, adapter__init=str(first), **still), corpus / "other")
     with pytest.raises(FileNotFoundError, match="NL049"):
@@ -197,7 +219,7 @@ def test_thresholds_are_tuned_when_the_memory_of_the_training_is_given_back(
         bases.append(weakref.ref(base))
         return with_adapter(base, recipe)
 
-    def tuned(recipe, folder):
+    def tuned(recipe, folder, examples):
         gc.collect()  # as loading a model does
         assert bases[0]() is None
         return {}
@@ -210,17 +232,45 @@ def test_thresholds_are_tuned_when_the_memory_of_the_training_is_given_back(
 def test_a_corpus_that_changes_or_goes_while_training_does_not_cost_the_adapter(
     corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """What is published says on what it was trained."""
+    """What is published says on what it was trained, and has its thresholds."""
     digest = sha256((corpus / "train.spacy").read_bytes()).hexdigest()
     run = trainer.AdapterTrainer.train
 
     def going(self, **settings):
         (corpus / "train.spacy").unlink()
+        (corpus / "devel.spacy").unlink()
         return run(self, **settings)
 
     monkeypatch.setattr(trainer.AdapterTrainer, "train", going)
-    folder = finetune(*recipe_of(corpus, tiny_base, **HARD), corpus / "adapter")
+    settings = {**HARD, "training__max_steps": 2, "thresholds__limit": 2}
+    folder = finetune(*recipe_of(corpus, tiny_base, **settings), corpus / "adapter")
     assert meta(folder)["data"]["ours"]["train"]["sha256"] == digest
+    assert set(meta(folder)["thresholds"]) == {"DISEASE"}
+
+
+def test_an_adapter_whose_thresholds_could_not_be_tuned_is_there_and_they_can_be_tuned_later(
+    corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    settings = {"training.max_steps": 2, "training.save_steps": 2}
+    recipe_of(corpus, tiny_base)
+    command = ["nerllama", "finetune", str(corpus / "recipe.cfg"), "--output", str(corpus / "adapter")]
+    command += [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "tune", full)
+        failed = CliRunner().invoke(app, command)
+    assert failed.exit_code == 1
+    said = " ".join(failed.output.split())
+    assert "The thresholds were not tuned" in said
+    assert "(CUDA out of memory.). Put that right, and give the same command with --resume" in said
+    assert meta(corpus / "adapter")["thresholds"] == {}
+    trained = weights(corpus / "adapter")
+    again = CliRunner().invoke(app, [*command, "--resume"])
+    assert again.exit_code == 0, again.output
+    assert set(meta(corpus / "adapter")["thresholds"]) == {"DISEASE"}
+    assert all(trained[name].equal(tensor) for name, tensor in weights(corpus / "adapter").items())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full can be had on Linux only")
@@ -274,6 +324,15 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(two: Path, caplog: pytest
     assert not last.exists()
 
 
+def test_a_run_is_not_mixed_with_another(two: Path, tmp_path: Path):
+    foreign = two / "checkpoint-9"
+    assert checkpoints.resume_from(tmp_path / "new", foreign) == foreign
+    mine = shutil.copytree(two, tmp_path / "mine")
+    with pytest.raises(FileExistsError, match=f"NL062.*{mine}.*another output"):
+        checkpoints.resume_from(mine, foreign)
+    assert checkpoints.resume_from(mine, mine / "checkpoint-9") == mine / "checkpoint-9"
+
+
 def test_resuming_without_a_checkpoint_begins(tmp_path: Path):
     assert checkpoints.resume_from(tmp_path / "new", True) is None
     assert checkpoints.resume_from(tmp_path / "new", False) is None
@@ -323,7 +382,6 @@ def test_the_best_adapter_is_kept_and_scores_as_the_component_decodes_it(corpus:
     from spacy_nerllama.evaluation import score
     from spacy_nerllama.finetune.data import devel_examples
     from spacy_nerllama.finetune.devel import GREEDY
-    from spacy_nerllama.models import Llama
 
     settings = {"training__epochs": 3, "training__save_steps": 1, "training__learning_rate": 0.03}
     recipe, config = recipe_of(corpus, tiny_base, thresholds__limit=0, **settings)
@@ -401,15 +459,26 @@ def test_a_reporter_that_is_not_installed_is_named(corpus: Path, tiny_base: Path
         finetune(*recipe_of(corpus, tiny_base, training__report_to=["wandb"]), corpus / "adapter")
 
 
-@pytest.mark.parametrize("device", ["cuda:0", "mps", "xpu", "tpu"])
-def test_a_device_that_is_not_there_is_named(device: str):
-    from spacy_nerllama.models.loading import check_device
+@pytest.mark.parametrize("device", ["cuda:99", "mps:99", "xpu:99", "cudo", "cuda:first", ""])
+def test_a_device_that_is_not_there_is_named(corpus: Path, tiny_base: Path, device: str):
+    """By `finetune` before it reads anything, and by all that loads a base."""
+    from spacy_nerllama.models.loading import load_base
 
-    kind = device.split(":")[0]
-    if hasattr(torch, kind) and getattr(torch, kind).is_available():
-        pytest.skip(f"this machine has {kind}")
-    with pytest.raises(ValueError, match=f"NL168.*{device}"):
-        check_device(device)
+    with pytest.raises(ValueError, match=f"NL168.* device {device} is not there"):
+        load_base(str(tiny_base), device=device)
+    with pytest.raises(ValueError, match=f"NL168.* device {device} is not there"):
+        Llama(str(tiny_base), device=device).load()
+    (corpus / "train.spacy").unlink()
+    with pytest.raises(ValueError, match=f"NL168.* device {device} is not there"):
+        finetune(*recipe_of(corpus, tiny_base, base__device=device), corpus / "adapter")
+
+
+def test_fsdp_is_refused_before_anything_is_read(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
+    """As `accelerate launch` asks for it."""
+    (corpus / "train.spacy").unlink()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match=r"NL236.*accelerate launch --multi_gpu"):
+        finetune(*recipe_of(corpus, tiny_base), corpus / "adapter")
 
 
 def test_what_is_known_not_to_work_is_refused(corpus: Path, tiny_base: Path):
@@ -465,6 +534,10 @@ def test_the_folder_says_what_was_trained_on_what(corpus: Path, tiny_base: Path)
     assert (card.data.license, card.data.library_name, card.data.datasets) == ("apache-2.0", "peft", ["ours"])
     assert card.data.base_model is None  # a folder is no name on the hub
     assert "cannot generate text" in card.text
+    assert "strict, on the base as it is stored, at thresholds" in card.text
+    quantised = adapter_card({**facts, "recipe": {**facts["recipe"], "base": {"quantization": "nf4"}}})
+    assert "'quantization': 'nf4', 'adapter': " in quantised, "the scores are of that"
+    assert "strict, on the base in nf4, at thresholds" in quantised
     assert f"| DISEASE | {facts['thresholds']['DISEASE']} |" in card.text
     umask = os.umask(0)
     os.umask(umask)

@@ -136,6 +136,7 @@ def test_the_command_says_how_far_it_is_and_what_it_is_good_for(
     assert code == 0
     assert "Logits differ by" in printed
     assert "0 of 24 greedy readings differ" in printed
+    assert "does not say what prompt it was trained with: nerllama.CompactPrompt.v1 was assumed" in printed
     assert said in printed
 
 

@@ -20,9 +20,9 @@ from spacy_nerllama.finetune.recipe import read_recipe
 from spacy_nerllama.pipe import DEFAULT_CONFIG
 
 PUBTATOR = (
-    "1|t|Flecainide in Brugada syndrome.\n1|a|It made ataxia worse.\n"
+    "1|t|Flecainide in Brugada syndrome.\n1|a|Flecainide made ataxia worse.\n"
     "1\t0\t10\tFlecainide\t{chemical}\tX\n1\t14\t30\tBrugada syndrome\t{disease}\tX\n"
-    "1\t40\t46\tataxia\t{disease}\tX\n\n"
+    "1\t32\t42\tFlecainide\t{chemical}\tX\n1\t48\t54\tataxia\t{disease}\tX\n\n"
 )
 IOB = "Some\tO\n{word}\tB{label}\nhere\tO\n.\tO\n\nNone\tO\nthere\tO\n.\tO\n\n"
 LABEL_OF = {

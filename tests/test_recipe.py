@@ -98,6 +98,17 @@ def test_the_config_is_kept_as_it_was_run(tmp_path: Path) -> None:
             '[training]\nloss = "all"\n',
             "  training.loss: Input should be 'decision', 'response', 'both' or 'full'",
         ),
+        (
+            '[adapter]\ntarget_modules = ["v_proj", "q_prj"]\n',
+            "'up_proj' or 'down_proj'. Did you mean q_proj?",
+        ),
+        ('[adapter]\ntarget_modules = ["lm_head"]\n', "  adapter.target_modules.0: Input should be 'q_proj', "),
+        ("[adapter]\ntarget_modules = []\n", "  adapter.target_modules: List should have at least 1 item"),
+        (
+            '[training]\noptimizer = "adamw_8bitt"\n',
+            "  training.optimizer: Input should be 'adamw_torch', 'adamw_8bit', 'paged_adamw_8bit' or 'sgd'. "
+            "Did you mean adamw_8bit?",
+        ),
         ('[prompt]\n@misc = "nerllama.CompactPrompt.v1"\nn = 1\n', "prompt -> n"),
         ('[prompt]\n@misc = "nerllama.CompactPrompt.v9"\n', "nerllama.CompactPrompt.v9"),
         ("[corpora.more]\ntrain = ${paths.nothing}/x\n", "paths.nothing"),
@@ -111,11 +122,28 @@ def test_problems_are_named(tmp_path: Path, text: str, problem: str) -> None:
     assert problem in str(error.value)
 
 
-def test_overrides_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^\[NL061\][^\n]*\n  training.epochs: Input should be greater than 0"):
-        read(tmp_path, CORPORA + "[training]\n", training__epochs=-1)
-    with pytest.raises(ValueError, match=r"(?s)^\[NL061\].*trainin -> epochs"):
-        read(tmp_path, CORPORA, trainin__epochs=1)
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        ("training.epochs", "  training.epochs: Input should be greater than 0"),
+        ("training.epocs", "  training.epocs: There is no such setting. Did you mean epochs?"),
+        ("trainng.epochs", "  trainng: There is no such setting. Did you mean training?"),
+        ("training.epochs.most", "  training.epochs: Input should be a valid number"),
+        ("corpora.both.label.GENE", "  corpora.both.label: There is no such setting. Did you mean labels?"),
+    ],
+)
+def test_overrides_are_checked_as_the_file_is(tmp_path: Path, key: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=r"^\[NL061\] ") as error:
+        read(tmp_path, CORPORA, **{key: -1})
+    assert problem in str(error.value)
+
+
+def test_sections_that_the_file_leaves_out_can_be_overridden(tmp_path: Path) -> None:
+    overrides = {"training.epochs": 3, "corpora.genes.labels.RNA": "RNA", "paths.corpus": "/data"}
+    recipe = read(tmp_path, CORPORA, **overrides)
+    assert recipe.training.epochs == 3
+    assert recipe.corpora["genes"].labels == {"GENE": "gene", "RNA": "RNA"}
+    assert recipe.corpora["genes"].train == "/data/genes.spacy"
 
 
 def test_there_is_no_recipe(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from spacy.cli.train import train
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
+from spacy.util import registry
 from thinc.api import Adam, RAdam
 
 from spacy_nerllama.finetune.loss import make_batch, use_loss
@@ -20,7 +21,7 @@ from spacy_nerllama.finetune.updating import example_requests
 from spacy_nerllama.marking import SINGLE
 from spacy_nerllama.models.adapter import Adapter
 from spacy_nerllama.pipe import NerLlama
-from spacy_nerllama.prompts import CompactPrompt
+from spacy_nerllama.prompts import CompactPrompt, InstructPrompt, MultiTaskPrompt, PaperPrompt
 from spacy_nerllama.updating import Updating, make_lora
 
 CONFIG = Path(__file__).parents[1] / "configs" / "spacy-train.cfg"
@@ -218,8 +219,16 @@ def test_labels_are_those_of_the_examples(nlp: Language) -> None:
 
 
 def test_labels_that_are_given_stay(nlp: Language) -> None:
-    component(nlp).initialize(lambda: examples(nlp), nlp=nlp, labels={"GENE": "gene or protein"})
-    assert component(nlp).label_data == {"GENE": "gene or protein"}
+    given = {"DISEASE": "ill", "GENE": "gene or protein"}
+    with pytest.warns(UserWarning, match=r"^\[NLW71\] No example annotates GENE .*annotate DISEASE"):
+        component(nlp).initialize(lambda: examples(nlp), nlp=nlp, labels=given)
+    assert component(nlp).label_data == given
+
+
+def test_labels_of_which_the_examples_have_none_are_refused(nlp: Language) -> None:
+    """Nothing would be taught, without a word."""
+    with pytest.raises(ValueError, match=r"^\[NL174\] .*labels are Disease, .* annotate DISEASE"):
+        component(nlp).initialize(lambda: examples(nlp), nlp=nlp, labels={"Disease": "disease"})
 
 
 def test_a_label_that_no_example_annotates_is_not_taught(begun: Language) -> None:
@@ -334,6 +343,27 @@ def test_what_was_learnt_survives_unloading(begun: Language) -> None:
     assert all(torch.equal(again[name], value) for name, value in state.items())
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [CompactPrompt(), MultiTaskPrompt({"DISEASE": "disease"}), InstructPrompt(seed=3), PaperPrompt(n_examples=5)],
+    ids=lambda prompt: type(prompt).__name__,
+)
+def test_the_adapter_says_with_which_prompt_it_was_trained(begun: Language, prompt: Any) -> None:
+    """`merge` reads with it."""
+    component(begun).prompt = prompt
+    begun.update(examples(begun)[:1], sgd=optimizer())
+    config = component(begun).model.meta["prompt"]
+    assert registry.resolve({"prompt": config})["prompt"] == prompt
+
+
+def test_of_a_prompt_of_ones_own_the_adapter_does_not_say_another(begun: Language) -> None:
+    begun.update(examples(begun)[:1], sgd=optimizer())
+    assert "prompt" in component(begun).model.meta
+    component(begun).prompt = lambda request: CompactPrompt()(request)
+    begun.update(examples(begun)[:1], sgd=optimizer())
+    assert "prompt" not in component(begun).model.meta
+
+
 def test_a_4_bit_base_learns_before_and_after_it_is_decoded_with(wide_base: Path) -> None:
     """bitsandbytes packs layers in evaluation mode, on CPUs with bfloat16; packed ones pass no gradient."""
     nlp = spacy.blank("en")
@@ -345,6 +375,7 @@ def test_a_4_bit_base_learns_before_and_after_it_is_decoded_with(wide_base: Path
         nlp.update(examples(nlp), sgd=optimizer())
         assert weights(nlp) != before
         found(nlp)
+    assert ner.model.adapter.meta["recipe"] == {"base": {"quantization": "nf4"}}, "merge compares with that"
 
 
 # The whole of `spacy train`

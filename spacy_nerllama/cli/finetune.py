@@ -32,7 +32,7 @@ def finetune_cli(
     """
     Fine-tune an adapter with QLoRA. Recipes that come with the project, in configs/: smollm2-135m.cfg (for a CPU),
     llama3.1-8b-16gb.cfg and -8gb.cfg (by the size of the GPU), -mt.cfg (all labels in one reading), -paper.cfg
-    (the paper's settings) and -fsdp.cfg (several GPUs, through `accelerate launch`). Settings can be overridden
+    (the paper's settings) and -multi-gpu.cfg (through `accelerate launch --multi_gpu`). Settings can be overridden
     as in `spacy train`, for example --training.epochs 3 --corpora.ncbi.limit 1000 --base.name NAME (a folder, a
     hub name, or a .gguf file).
 
@@ -49,10 +49,12 @@ def finetune_cli(
         ctx.fail("Missing option '--output' / '-o'.")
     if memory is not None and not dry_run:
         ctx.fail("--memory goes with --dry-run: a run takes what the device has.")
-    from ..finetune.recipe import read_recipe
+    from ..errors import NotTunedError
+    from ..finetune.recipe import read_recipe, with_init
 
     try:
         recipe, config = read_recipe(recipe_path, overrides, examples=not dry_run)
+        recipe = with_init(recipe)
         if dry_run:
             _print_plan(recipe, memory)
             return
@@ -61,8 +63,11 @@ def finetune_cli(
 
         assert output is not None
         folder = finetune(recipe, config, output, resume_from or resume)
+    except NotTunedError as error:
+        msg.fail("The thresholds were not tuned", str(error), exits=1)
     except (MemoryError, ValueError, OSError, ImportError) as error:
-        msg.fail("The recipe does not fit" if isinstance(error, MemoryError) else "No adapter was trained")
+        what = "There is no plan" if dry_run else "No adapter was trained"
+        msg.fail("The recipe does not fit" if isinstance(error, MemoryError) else what)
         echo(error)  # line by line: `msg` would wrap a list of problems to one paragraph
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -78,16 +83,21 @@ def _print_plan(recipe: "Recipe", memory: str | None) -> None:
     """
     from wasabi import msg
 
-    from ..finetune.memory import RESERVED, check, largest, plan, read_memory, shape_of
-    from ..models.loading import resolve_device, resolve_dtype
+    from ..finetune.memory import RESERVED, check, device_memory, largest, plan, read_memory, shape_of
+    from ..models.loading import check_device, resolve_device, resolve_dtype
 
-    shape, device = shape_of(recipe.base.name), resolve_device(recipe.base.device)
+    device = resolve_device(recipe.base.device)
+    check_device(device)
+    shape = shape_of(recipe.base.name)
     size = resolve_dtype(recipe.base.dtype, device).itemsize
     msg.table(
         plan(shape, recipe, size).table(), header=("", "parameters", "GB"), divider=True, aligns=("l", "r", "r")
     )
-    room = read_memory(memory) if memory else _room(recipe)
+    room = read_memory(memory) if memory else device_memory(device)
     if room is None:
+        msg.info(
+            f"How much memory {device} has is not known: --memory 16GB says whether the recipe fits into that."
+        )
         return
     longest, batch = largest(shape, recipe, room - RESERVED, size)
     msg.text(
@@ -101,25 +111,22 @@ def _print_plan(recipe: "Recipe", memory: str | None) -> None:
 
 
 def _warn(recipe: "Recipe") -> None:
-    """Warn if the device has less memory than the recipe will need, where both can be told."""
+    """Warn if the device has less memory than the recipe will need, where both can be told.
+
+    RAISES: ValueError if the device is not there.
+    """
     from wasabi import msg
 
-    from ..finetune.memory import check, shape_of
-    from ..models.loading import resolve_device, resolve_dtype
+    from ..finetune.memory import check, device_memory, shape_of
+    from ..models.loading import check_device, resolve_device, resolve_dtype
 
-    room = _room(recipe)
+    device = resolve_device(recipe.base.device)
+    check_device(device)
+    room = device_memory(device)
     try:
         if room is not None:
-            size = resolve_dtype(recipe.base.dtype, resolve_device(recipe.base.device)).itemsize
-            check(shape_of(recipe.base.name), recipe, room, size)
+            check(shape_of(recipe.base.name), recipe, room, resolve_dtype(recipe.base.dtype, device).itemsize)
     except MemoryError as error:
         msg.warn("The run is likely to fail", str(error))
     except OSError:  # what is not here yet will be fetched, or missed, when the base is loaded
         return
-
-
-def _room(recipe: "Recipe") -> int | None:
-    from ..finetune.memory import device_memory
-    from ..models.loading import resolve_device
-
-    return device_memory(resolve_device(recipe.base.device))

@@ -46,6 +46,8 @@ def merge_cli(
         msg.warn(merged["note"])
     for difference in merged["differences"]:
         msg.info(f"Compared with {difference['what']}", difference_text(difference))
+    if "prompt" not in meta:
+        msg.info("The adapter does not say what prompt it was trained with: nerllama.CompactPrompt.v1 was assumed")
     if meta.get("generates_text"):
         msg.info("It can generate marked text")
     elif meta.get("generates_text") is None:

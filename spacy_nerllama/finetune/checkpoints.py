@@ -81,12 +81,13 @@ def resume_from(folder: Path, wanted: bool | Path) -> Path | None:
 
     folder: The folder of the run's checkpoints.
     wanted: True: the last whole one, if there is any. A path: this one, of this run or another. False: none.
-    RAISES: FileExistsError if there are checkpoints and none is wanted; ValueError if the one that is named is not
-        whole.
+    RAISES: FileExistsError if there are checkpoints, and none is wanted, or one of another run; ValueError if the
+        one that is named is not whole.
     """
+    foreign = isinstance(wanted, Path) and wanted.resolve().parent != folder.resolve()
+    if (foreign or not wanted) and checkpoints(folder):
+        raise FileExistsError(Errors.E062.format(path=folder))
     if not wanted:
-        if checkpoints(folder):
-            raise FileExistsError(Errors.E062.format(path=folder))
         return None
     if isinstance(wanted, Path) and not is_whole(wanted):
         found = ", ".join(path.name for path in checkpoints(wanted.parent) if is_whole(path)) or "none"

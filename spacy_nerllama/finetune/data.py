@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,11 +11,11 @@ from typing import Literal
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from ..errors import Errors
+from ..errors import Errors, Warnings
 from ..evaluation.predict import read_docs
 from ..models.tokens import TextEncoder
 from ..requests import doc_sentences
-from .recipe import Recipe, TrainingSection
+from .recipe import CorpusSection, Recipe, TrainingSection, nearest
 from .sequences import Batch, Example, TrainingSequence, doc_examples, in_batches, training_sequences
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,10 @@ def read_split(
 
     Corpora overlap: a sentence of one's devel split may be in another's train split, where it is left out.
 
-    RAISES: FileNotFoundError; ValueError for a file that is not one of docs.
+    RAISES: FileNotFoundError; ValueError for a file that is not one of docs, a train split without a mention of a
+        label that it is to teach, or devel splits without any mention, where something is to be measured on them.
     """
-    training = recipe.training
+    training, mentions = recipe.training, 0
     found: list[tuple[Example, TrainingSequence]] = []
     held_out: frozenset[str] = frozenset()
     if split == "train":
@@ -39,20 +41,41 @@ def read_split(
     for name, corpus in recipe.corpora.items():
         docs = _docs(corpus.train if split == "train" else corpus.devel)
         examples = list(doc_examples(docs, corpus.labels, held_out, recipe.scheme.tells_labels))
+        counts = Counter(dict.fromkeys(corpus.labels, 0))
+        counts.update(span.label for _, spans in examples for span in spans)
+        mentions += counts.total()
+        missing = [label for label, n in counts.items() if not n] if examples else []
+        if missing and split == "train":
+            raise ValueError(_untaught(missing[0], name, corpus, docs))
+        if missing:
+            logger.warning(Warnings.W161.format(corpus=name, labels=", ".join(missing)))
         random.Random(training.seed).shuffle(examples)
         limit = corpus.limit if split == "train" else max(1, training.limit_devel // max(1, measured))
         taken = examples[:limit]
         sequences = training_sequences(taken, recipe.prompt, encoder, training.max_tokens)
         found += sequences
         logger.info(
-            "%s, %s: %d sequences of %d; left out %d too long or not markable",
+            "%s, %s: %d sequences of %d; left out %d too long or not markable; mentions: %s",
             name,
             split,
             len(sequences),
             len(examples),
             len(taken) - len(sequences),
+            ", ".join(f"{n} {label}" for label, n in counts.items()),
         )
+    measures = training.keep == "best" or training.patience or recipe.thresholds.limit
+    if split == "devel" and found and measures and not mentions:
+        raise ValueError(Errors.E235.format(labels=", ".join(recipe.labels)))
     return found
+
+
+def _untaught(label: str, name: str, corpus: CorpusSection, docs: Sequence[Doc]) -> str:
+    """Say that a corpus has no mention of a label: asked for it, it would teach that there never is one."""
+    others = sorted({ent.label_ for doc in docs for ent in doc.ents} - set(corpus.labels))
+    near = nearest(label, others)
+    advice = f"Did you mean {near}?" if near else "Name only labels that the corpus annotates."
+    has = ", ".join(others) or "none"
+    return Errors.E234.format(label=label, corpus=name, path=corpus.train, has=has, advice=advice)
 
 
 def devel_examples(recipe: Recipe) -> Iterator[Example]:

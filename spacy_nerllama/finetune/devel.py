@@ -21,12 +21,14 @@ class Devel:
 
     engine: Of the model in training. It was made before a loss changed the model.
     examples: Requests with their gold spans.
+    max_batch_tokens: The most tokens in a batch.
     """
 
     engine: Engine
     encoder: TextEncoder
     prompt: Prompt
     examples: Sequence[Example]
+    max_batch_tokens: int
 
     def measure(self, part: int = 0, parts: int = 1) -> Counts:
         """Decode the requests, or one part of several, and count spans strictly.
@@ -36,7 +38,7 @@ class Devel:
         self.engine.prefix.cache_clear()  # it was read with other weights
         examples = self.examples[part::parts]
         requests = (request for request, _ in examples)
-        votes = mark_requests(requests, self.prompt, GREEDY, 4096, self.encoder, self.engine)
+        votes = mark_requests(requests, self.prompt, GREEDY, self.max_batch_tokens, self.encoder, self.engine)
         counts = score((vote.spans, gold) for vote, (_, gold) in zip(votes, examples, strict=True))
         self.engine.prefix.cache_clear()  # its memory is not to last into the next step
         return counts

@@ -15,13 +15,18 @@ from typing import Any
 from ..base import BUNDLED, bundled_base
 from ..errors import Errors
 from .loss import CHUNK
-from .recipe import Recipe, TrainingSection
+from .recipe import Optimizer, Recipe, TrainingSection
 
 FLOAT32 = 4
 # 4 bits, a byte for each block of 64, and for each 256 of these a float (Dettmers et al., arXiv:2305.14314).
 NF4 = 0.5 + 1 / 64 + FLOAT32 / (64 * 256)
 # Bytes that an optimiser keeps for each parameter; those of 8 bits also a float for each block of 256, twice.
-OPTIMIZERS = {"adamw_torch": 8.0, "adamw_8bit": 2 + 8 / 256, "sgd": 0.0}
+OPTIMIZERS: dict[Optimizer, float] = {
+    "adamw_torch": 8.0,
+    "adamw_8bit": 2 + 8 / 256,
+    "paged_adamw_8bit": 2 + 8 / 256,
+    "sgd": 0.0,
+}
 # What the driver, its kernels and the gaps between tensors take beside them on a GPU. A guess: no GPU was at hand.
 RESERVED = 700_000_000
 
@@ -145,7 +150,9 @@ def plan(shape: Shape, recipe: Recipe, float_size: int = 2) -> Plan:
     linear = shape.layers * sum(i * o for i, o in shape.linear.values())
     tables = (1 if shape.tied else 2) * shape.vocabulary * shape.width
     norms = (2 * shape.layers + 1) * shape.width
-    targets = {name: shape.linear[name] for name in recipe.adapter.target_modules if name in shape.linear}
+    targets: dict[str, tuple[int, int]] = {
+        name: size for name, size in shape.linear.items() if name in recipe.adapter.target_modules
+    }
     adapter = shape.layers * sum(recipe.adapter.r * (i + o) for i, o in targets.values())
     weights, embeddings, lora = "linear layers", "embeddings and output matrix", "adapter"
     fixed = {
@@ -154,7 +161,7 @@ def plan(shape: Shape, recipe: Recipe, float_size: int = 2) -> Plan:
         "norms": norms * b,
         lora: adapter * FLOAT32,
         "gradients": adapter * FLOAT32,
-        "optimiser": int(adapter * _states(training.optimizer)),
+        "optimiser": int(adapter * OPTIMIZERS[training.optimizer]),
     }
     inside, back = _layer(shape, recipe, targets, b, length)
     edge = n * shape.width * (2 * b + FLOAT32)  # embeddings in; the last norm's copy and what it gives
@@ -234,11 +241,6 @@ def check(shape: Shape, recipe: Recipe, memory: int, float_size: int = 2) -> Non
         advice += " Setting training.gradient_checkpointing makes room too."
     figures = {"peak": peak / 1e9, "reserved": RESERVED / 1e9, "memory": memory / 1e9}
     raise MemoryError(Errors.E152.format(**figures, advice=advice))
-
-
-def _states(optimizer: str) -> float:
-    kind = optimizer.removeprefix("paged_").replace("adamw_bnb_8bit", "adamw_8bit")
-    return OPTIMIZERS.get(kind, OPTIMIZERS["adamw_torch"])
 
 
 def _layer(shape: Shape, recipe: Recipe, targets: dict[str, Any], b: int, length: int) -> tuple[int, int]:

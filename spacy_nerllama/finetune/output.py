@@ -15,10 +15,11 @@ from ..base import BUNDLED
 from ..cards import CARD, DEFAULT_PROMPT, adapter_card, base_licence, base_revision
 from ..corpora.files import replacing
 from ..evaluation import Counts
-from ..models.adapter import META, WEIGHTS, base_facts
+from ..models.adapter import META, WEIGHTS, Adapter, base_facts
+from ..models.loading import load_config
 from ..models.tokens import TextEncoder
 from .curve import CURVE, save_curve
-from .recipe import Recipe
+from .recipe import Recipe, init_folder
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "spacy", "spacy-nerllama")
 # What says how a config was loaded, not which model it is of.
@@ -33,9 +34,13 @@ def adapter_weights(model: PeftModel) -> dict[str, torch.Tensor]:
     }
 
 
-def describe(model: PeftModel, recipe: Recipe, config: Config, encoder: TextEncoder) -> dict[str, Any]:
-    """Give the `meta.json` of an adapter that was trained: on what, with what, and what it is good for."""
-    name, base = recipe.base.name or BUNDLED.name, model.get_base_model().config
+def describe(recipe: Recipe, config: Config, encoder: TextEncoder) -> dict[str, Any]:
+    """Give the `meta.json` of an adapter to be trained: on what, with what, and what it is good for.
+
+    config: The recipe as written.
+    """
+    name, base = recipe.base.name or BUNDLED.name, load_config(recipe.base.name)
+    init = init_folder(recipe.adapter)
     return {
         "base": {
             "name": name,
@@ -44,6 +49,7 @@ def describe(model: PeftModel, recipe: Recipe, config: Config, encoder: TextEnco
             "config_sha256": _config_hash(base),
             **base_facts(base, encoder),
         },
+        "init": Adapter.from_folder(init).fingerprint if init else None,
         "labels": recipe.labels,
         "prompt": config.get("prompt", DEFAULT_PROMPT),
         "loss": recipe.training.loss,

@@ -2,9 +2,9 @@
 
 import configparser
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from confection import Config
 from pydantic import (
@@ -22,10 +22,14 @@ from spacy.util import registry
 
 from ..errors import Errors
 from ..marking import MarkingScheme
+from ..models.adapter import Adapter
+from ..models.llama import bundled_adapter
 from ..prompts import scheme_of
 from ..updating import Loss
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Optimizer = Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "sgd"]
 
 
 class Section(BaseModel):
@@ -53,7 +57,7 @@ class AdapterSection(Section):
     r: PositiveInt = 16
     alpha: PositiveInt = 32
     dropout: Share = 0.0
-    target_modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    target_modules: Annotated[list[Projection], Field(min_length=1)] = list(get_args(Projection))
     init: str | None = None
 
 
@@ -95,13 +99,18 @@ class TrainingSection(Section):
     accumulate: PositiveInt = 1
     max_tokens: PositiveInt = 512
     gradient_checkpointing: bool = False
-    optimizer: str = "adamw_torch"
+    optimizer: Optimizer = "adamw_torch"
     save_steps: PositiveInt = 100
     limit_devel: PositiveInt = 500
     keep: Literal["best", "last"] = "best"
     patience: PositiveInt | None = None
     report_to: list[Literal["tensorboard", "wandb", "mlflow"]] = []
     seed: int = 0
+
+    @property
+    def decode_tokens(self) -> int:
+        """The most tokens in a batch that is decoded: as in a step, and no more than the component takes."""
+        return min(4096, max(self.batch_tokens, self.max_tokens))
 
 
 class ThresholdsSection(Section):
@@ -175,7 +184,7 @@ def read_recipe(
     if not path.is_file():
         raise FileNotFoundError(Errors.E060.format(path=path))
     try:
-        config = Config().from_disk(path, overrides=overrides or {})
+        config = _overridden(Config().from_disk(path, interpolate=False), overrides or {})
         sections = {key: value for key, value in config.items() if key != "paths"}
         prompt = sections.get("prompt") or {"@misc": "nerllama.CompactPrompt.v1"}
         if not examples and "examples" in prompt:
@@ -188,17 +197,69 @@ def read_recipe(
         raise ValueError(Errors.E061.format(path=path, problems=str(error).strip())) from error
 
 
+def init_folder(adapter: AdapterSection) -> Path | None:
+    """Give the folder of the adapter to go on from. None: a new one is made."""
+    if adapter.init == "bundled":
+        return bundled_adapter()
+    return Path(adapter.init).expanduser() if adapter.init else None
+
+
+def with_init(recipe: Recipe) -> Recipe:
+    """Put into a recipe what holds of the adapter that it goes on from, if it does.
+
+    RAISES: FileNotFoundError if there is no such adapter; ValueError if it is no LoRA adapter.
+    """
+    folder = init_folder(recipe.adapter)
+    if folder is None:
+        return recipe
+    begun = Adapter.from_folder(folder).config
+    if (kind := begun.get("peft_type", "LORA")) != "LORA":
+        raise ValueError(Errors.E056.format(type=kind))
+    targets = begun["target_modules"]
+    own = {
+        "r": begun["r"],
+        "alpha": begun["lora_alpha"],
+        "target_modules": [targets] if isinstance(targets, str) else sorted(targets),
+    }
+    return recipe.model_copy(update={"adapter": recipe.adapter.model_copy(update=own)})
+
+
+def _overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Put overrides into a config, and then variables.
+
+    Not as confection does, which refuses a section that the file leaves to its defaults: here an override is what
+    a line in the file would be, and told of as that is if there is no such setting.
+    """
+    for key, value in overrides.items():
+        section: dict[str, Any] = config
+        *outer, name = key.split(".")
+        for each in outer:
+            if not isinstance(section.get(each), dict):
+                section[each] = {}
+            section = section[each]
+        section[name] = value
+    return config.interpolate()
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Give the name that may be meant by one that does not exist, None if none is like it."""
+    by_letters = {each.casefold(): each for each in names}
+    near = difflib.get_close_matches(name.casefold(), by_letters, 1)
+    return by_letters[near[0]] if near else None
+
+
 def _message(error: Any) -> str:
-    """Say what is wrong with a value; of a key that does not exist, which one may be meant."""
+    """Say what is wrong with a value; of a key or value that does not exist, which one may be meant."""
+    if error["type"] == "literal_error":
+        near = nearest(str(error["input"]), error["ctx"]["expected"].split("'")[1::2])
+        return f"{error['msg']}. Did you mean {near}?" if near else str(error["msg"])
     if error["type"] != "extra_forbidden":
         return str(error["msg"])
     *outer, name = error["loc"]
     valid = _settings(outer)
-    near = difflib.get_close_matches(name, valid, 1)
+    near = nearest(name, valid)
     return (
-        f"There is no such setting. Did you mean {near[0]}?"
-        if near
-        else f"There is none. Use: {', '.join(valid)}."
+        f"There is no such setting. Did you mean {near}?" if near else f"There is none. Use: {', '.join(valid)}."
     )
 
 

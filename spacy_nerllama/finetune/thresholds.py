@@ -18,8 +18,8 @@ def tune(
     prompt: Prompt,
     examples: Iterable[Example],
     limit: int,
-    seed: int = 0,
-    max_batch_tokens: int = 4096,
+    seed: int,
+    max_batch_tokens: int,
 ) -> dict[str, tuple[float, Counts]]:
     """Find the best threshold of each label for exact votes.
 

@@ -1,23 +1,24 @@
 """Run a recipe: `transformers.Trainer` on a PEFT model, and an adapter folder at the end."""
 
 import logging
+from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from confection import Config
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
-from ..errors import Errors
+from ..errors import Errors, NotTunedError
 from ..evaluation import Counts
 from ..models import Llama
 from ..models.adapter import Adapter
 from ..models.engine import Engine
-from ..models.llama import bundled_adapter
-from ..models.loading import keep_unpacked, load_base, load_tokenizer, resolve_device
+from ..models.loading import check_device, keep_unpacked, load_base, load_tokenizer, resolve_device
 from ..models.tokens import TextEncoder
 from .best import KeepBest
 from .checkpoints import check_settings, resume_from
@@ -26,7 +27,8 @@ from .devel import Devel
 from .interrupt import SaveOnInterrupt
 from .loss import collator, use_loss
 from .output import adapter_weights, describe, save_adapter, save_thresholds
-from .recipe import Recipe, TrainingSection
+from .recipe import Recipe, TrainingSection, init_folder, with_init
+from .sequences import Example
 from .thresholds import tune
 from .trainer import AdapterTrainer
 
@@ -42,13 +44,19 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     resume: Go on from the last whole checkpoint there, or from the one that is named.
     RETURNS: The adapter's folder, `output`.
     RAISES: FileExistsError if there are checkpoints and `resume` is not set; ValueError without training data, for
-        a checkpoint that is not whole or of a run with other settings, or if the loss is no finite number;
-        ImportError if what to report to is not installed; MemoryError if the device has too little;
-        KeyboardInterrupt after Ctrl-C, when a checkpoint is saved.
+        a device that is not there, a checkpoint that is not whole or of a run with other settings, or if the loss
+        is no finite number; ImportError if what to report to is not installed; MemoryError if the device has too
+        little; NotTunedError if the adapter is written and its thresholds could not be tuned; KeyboardInterrupt
+        after Ctrl-C, when a checkpoint is saved.
     """
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        raise ValueError(Errors.E236)
+    recipe = with_init(recipe)
     training, checkpoints = recipe.training, output / "checkpoints"
+    device = resolve_device(recipe.base.device)
+    _check_optimizer(training.optimizer, device)
+    check_device(device, recipe.base.quantization)
     _check_reporters(training)
-    _check_optimizer(training.optimizer, resolve_device(recipe.base.device))
     last = resume_from(checkpoints, resume)
     encoder = TextEncoder(load_tokenizer(recipe.base.name))
     train = recipe_batches(read_split(recipe, encoder, "train"), training)
@@ -58,7 +66,14 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
         raise ValueError(Errors.E063.format(corpora=", ".join(recipe.corpora)))
     if training.patience and not devel:
         raise ValueError(Errors.E163)
-    settings = {**recipe.settings, "training sequences (corpora and prompt)": fingerprint(train)}
+    # Now, while corpora and adapter are what was read: they may change or go before the end.
+    tuned_on = list(devel_examples(recipe)) if recipe.thresholds.limit else []
+    meta = describe(recipe, config, encoder)
+    settings = {
+        **recipe.settings,
+        **{f"base.{fact}": meta["base"][fact] for fact in ("revision", "config_sha256")},
+        "training sequences (corpora and prompt)": fingerprint(train),
+    }
     if last:
         check_settings(last, settings)
     base, _ = load_base(**recipe.base.model_dump())
@@ -67,16 +82,16 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     # For all runs: it refuses what no component could use.
     engine = Engine(cast(PreTrainedModel, model))
     use_loss(base, training.response_weight)
-    meta = describe(model, recipe, config, encoder)  # now, while the corpora are what was read
     collate = collator(training.loss, encoder)
     scored = bool(devel) and (training.keep == "best" or training.patience is not None)
     keep = KeepBest(training.patience) if scored else None
+    asked = [example for example, _ in held_out]
     if keep and last:
         keep.load(last)
     with SaveOnInterrupt() as interrupt:
         trainer = AdapterTrainer(
             tokenizer=encoder.tokenizer,
-            devel=Devel(engine, encoder, recipe.prompt, [example for example, _ in held_out]) if keep else None,
+            devel=Devel(engine, encoder, recipe.prompt, asked, training.decode_tokens) if keep else None,
             keep=keep,
             settings=settings,
             model=model,
@@ -86,8 +101,6 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
             data_collator=lambda items: collate(items[0]),
             callbacks=[interrupt],
         )
-        if keep and trainer.is_fsdp_enabled:
-            raise ValueError(Errors.E164)
         try:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         except torch.OutOfMemoryError as error:
@@ -105,16 +118,19 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     }
     weights = best.weights if best else adapter_weights(model)
     save_adapter(output, model, weights, meta, config, state.log_history)
-    if recipe.thresholds.limit and devel:
+    if tuned_on:
         del trainer, keep, model, engine, base  # the adapter goes on a base of its own, without the loss
-        save_thresholds(output, tune_thresholds(recipe, output))
+        try:
+            save_thresholds(output, tune_thresholds(recipe, output, tuned_on))
+        except (OSError, ValueError, RuntimeError) as error:  # a GPU without memory is among these
+            raise NotTunedError(Errors.E237.format(path=output, reason=error)) from error
     return output
 
 
-def tune_thresholds(recipe: Recipe, folder: Path) -> dict[str, tuple[float, Counts]]:
-    """Tune the thresholds of an adapter on the devel splits of its recipe."""
-    model = Llama(adapter=str(folder), **recipe.base.model_dump())
-    return tune(model, recipe.prompt, devel_examples(recipe), recipe.thresholds.limit, recipe.training.seed)
+def tune_thresholds(recipe: Recipe, folder: Path, examples: Iterable[Example]) -> dict[str, tuple[float, Counts]]:
+    """Tune the thresholds of an adapter on devel requests, with their gold spans."""
+    model, training = Llama(adapter=str(folder), **recipe.base.model_dump()), recipe.training
+    return tune(model, recipe.prompt, examples, recipe.thresholds.limit, training.seed, training.decode_tokens)
 
 
 def _check_reporters(training: TrainingSection) -> None:
@@ -140,9 +156,8 @@ def with_adapter(base: Any, recipe: Recipe) -> PeftModel:
     # for those who train them (gigabytes of an 8B model), and the base is frozen already.
     if training.gradient_checkpointing:
         base.enable_input_require_grads()
-    if adapter.init:
-        folder = bundled_adapter() if adapter.init == "bundled" else Path(adapter.init).expanduser()
-        begun = Adapter.from_folder(folder)
+    if init := init_folder(adapter):
+        begun = Adapter.from_folder(init)
         begun.config["lora_dropout"] = adapter.dropout
         return cast(PeftModel, begun.put_on(base, TextEncoder(load_tokenizer(recipe.base.name)), trainable=True))
     return get_peft_model(
@@ -151,7 +166,7 @@ def with_adapter(base: Any, recipe: Recipe) -> PeftModel:
             r=adapter.r,
             lora_alpha=adapter.alpha,
             lora_dropout=adapter.dropout,
-            target_modules=adapter.target_modules,
+            target_modules=list(adapter.target_modules),
             task_type="CAUSAL_LM",
         ),
     )

@@ -7,6 +7,7 @@ that of the mean over all its decisions, however spaCy has cut the batch, and it
 
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from spacy.training.iob_utils import tags_to_entities
 from ..errors import Errors, Warnings
 from ..models import Llama
 from ..models.llama import _Loaded
-from ..prompts import Prompt
+from ..prompts import CompactPrompt, InstructPrompt, MultiTaskPrompt, PaperPrompt, Prompt
 from ..requests import doc_requests
 from ..updating import Updating
 from .loss import IGNORED, collator, use_loss
@@ -40,6 +41,26 @@ def example_requests(example: training.Example, labels: dict[str, str], together
             yield request, gold_spans(request, start, entities)
 
 
+_REGISTERED: dict[type, str] = {
+    CompactPrompt: "nerllama.CompactPrompt.v1",
+    MultiTaskPrompt: "nerllama.MultiTaskPrompt.v1",
+    InstructPrompt: "nerllama.InstructPrompt.v1",
+    PaperPrompt: "nerllama.PaperPrompt.v1",
+}
+
+
+def prompt_config(prompt: Any) -> dict[str, Any]:
+    """Give the config of a prompt of ours, for an adapter's `meta.json`; its key is `prompt`.
+
+    RETURNS: Without in-context examples, whose file is not known; empty for another's prompt.
+    """
+    if type(prompt) not in _REGISTERED:
+        return {}
+    settings = {field.name: getattr(prompt, field.name) for field in fields(prompt)}
+    settings = {name: value for name, value in settings.items() if name not in ("examples", "scheme")}
+    return {"prompt": {"@misc": _REGISTERED[type(prompt)], **settings}}
+
+
 class Updater:
     """Updates the adapter of a model.
 
@@ -54,6 +75,7 @@ class Updater:
         self.settings = settings
         self._loaded: _Loaded | None = None
         self._optimizer: torch.optim.AdamW | None = None
+        self._prompt: Prompt | None = None  # of the last examples
         self._learnt = 0  # labels since the last step
         self._reported = False
 
@@ -90,6 +112,7 @@ class Updater:
         finally:
             model.eval()
         self._learnt += learnt
+        self._prompt = prompt
         return total / max(learnt, 1)
 
     def step(self, sgd: Any, labels: dict[str, str]) -> None:
@@ -121,7 +144,8 @@ class Updater:
         self._optimizer.zero_grad()
         if not norm.isfinite():
             raise ValueError(Errors.E233.format(name=self.name, norm=norm.item()))
-        known = {key: value for key, value in self.model.meta.items() if key in ("base", "prompt")}
+        known = {"base": self.model.meta["base"]} if "base" in self.model.meta else {}
+        known |= prompt_config(self._prompt)
         generates = self.settings.loss != "decision"
         # Thresholds that were tuned for the weights of before hold no more.
         self.model.changed({**known, "labels": labels, "loss": self.settings.loss, "generates_text": generates})

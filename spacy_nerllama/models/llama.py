@@ -235,9 +235,9 @@ class Llama(MarksTasks):
     def changed(self, meta: dict[str, Any]) -> None:
         """Take note that the weights of the adapter were changed, in place, in what `load(trainable=True)` gave.
 
-        meta: What is known of the adapter from now on.
+        meta: What is known of the adapter from now on, but for the quantisation of its base, which is put in.
         """
-        self._trained = meta
+        self._trained = {**meta, "recipe": {"base": {"quantization": self._base["quantization"]}}}
         self.load().engine.prefix.cache_clear()  # it was read with the weights of before
 
     def _keep(self) -> None:

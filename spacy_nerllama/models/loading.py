@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 import torch
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GgufConfig,
+    PreTrainedModel,
+)
 
 from ..base import BUNDLED, bundled_base, data_folder
 from ..errors import Errors
@@ -61,12 +68,19 @@ def load_tokenizer(name: str | None) -> Any:
     return AutoTokenizer.from_pretrained(_folder(name))
 
 
+def load_config(name: str | None) -> Any:
+    """Load the config of a base alone; `name` as `load_base` takes it."""
+    return AutoConfig.from_pretrained(_folder(name))
+
+
 def base_key(name: str | None, quantization: Quantization | None, dtype: DType, device: str) -> tuple[Any, ...]:
     """Give what tells bases apart, whatever way their settings are written. No file is read.
 
     RETURNS: The path (or hub name), the name, size and time of each file, the quantisation, dtype and device.
+    RAISES: ValueError if the device is not there.
     """
     where = resolve_device(device)
+    check_device(where)
     path = BUNDLED.path if name is None else Path(name).expanduser()
     files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
     stats = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
@@ -119,13 +133,13 @@ def check_device(device: str, quantization: Quantization | None = None) -> None:
 
     RAISES: ValueError if not.
     """
-    missing = ValueError(Errors.E168.format(device=device, torch=torch.__version__))
     try:
-        kind = torch.device(device).type
-    except RuntimeError:  # torch knows no such devices
-        raise missing from None
-    if kind in ("cuda", "mps", "xpu") and not getattr(torch, kind).is_available():
-        raise missing
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(Errors.E168.format(device=device, torch=torch.__version__)) from error
+    kind = where.type
+    if kind in ("cuda", "mps", "xpu") and (where.index or 0) >= getattr(torch, kind).device_count():
+        raise ValueError(Errors.E168.format(device=device, torch=torch.__version__))
     if quantization is not None:
         import bitsandbytes
 
