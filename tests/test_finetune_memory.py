@@ -271,7 +271,7 @@ def test_the_command_line_tells_and_refuses() -> None:
     missing = run(recipe, "--dry-run", "--memory", "16GB", "--adapter.init", "/nowhere")
     assert missing.exit_code == 1
     assert "There is no plan" in missing.output
-    assert "\n[NL043] The adapter folder /nowhere" in missing.output
+    assert "\n[NL049] There is no adapter folder /nowhere" in missing.output
     assert "--output" in run(recipe).output
     assert "--dry-run" in run(recipe, "--output", "out", "--memory", "16GB").output
 
