@@ -53,7 +53,7 @@ class Errors:
         "python -m spacy nerllama convert INPUT {path}"
     )
 
-    # Models: NL040-NL069
+    # Models, adapters, component and voting: NL040-NL059
     E040 = (
         "[NL040] {tokenizer} is not a byte-level BPE tokenizer: it changes a word by where it stands, and marked "
         "decoding needs the same ids everywhere. Use one with a byte-level tokenizer, such as Llama 3 or later."
@@ -76,8 +76,6 @@ class Errors:
         "[NL046] A model on a GPU cannot be used in a forked process. Use n_process=1: requests of many docs are "
         "batched on the GPU anyway."
     )
-
-    # Voting and component: NL050-NL059
     E047 = "[NL047] The prompt is empty, and the tokenizer has no first token: there is nothing to go on from."
     E048 = (
         "[NL048] The prompt takes {n} tokens, and beside it no word fits into {limit} (the setting "
@@ -111,11 +109,11 @@ class Errors:
         "in the place of a file is fetched with `git lfs pull`."
     )
     E056 = "[NL056] The adapter is of the type {type}. Only LoRA adapters can be used: choose another."
-    E058 = "[NL058] There is a threshold for {label!r}, which is no label of this component. Its labels: {labels}."
     E057 = (
         "[NL057] The attention of a {model} is not the ordinary one ({what}), and marked decoding reads several "
         "sentences at once. Choose another base: Llama, Mistral and Qwen models without windows are read."
     )
+    E058 = "[NL058] There is a threshold for {label!r}, which is no label of this component. Its labels: {labels}."
 
     # Fine-tuning: NL060-NL069
     E060 = "[NL060] There is no recipe {path}. The recipes that come with the project are in configs/."
@@ -141,10 +139,32 @@ class Errors:
         "Give the same command to go on with that run, or --restart to begin anew without them."
     )
     E072 = "[NL072] The name {path} does not say in which format to write. Choose one with --to, of: {formats}."
-
+    E073 = "[NL073] {path} is a folder. Choose the name of a file."
+    E074 = (
+        "[NL074] A component of the pipeline gives other docs than it was given. Only components that change docs "
+        "in place can annotate here: leave it out, or mend it."
+    )
+    E075 = (
+        "[NL075] {path} is a corpus file, not a plain text. Annotate such files one by one, or give --format txt "
+        "to take all files of the folder as they are."
+    )
     E076 = (
         "[NL076] --record {path} would replace {what}, and the record and the annotations are two files. Choose "
         "another name for it."
+    )
+
+    # Recorded responses: NL080-NL089
+    E080 = (
+        "[NL080] There is no file of recorded responses {path}. Check the setting `path` of the model "
+        "nerllama.Replay.v1."
+    )
+    E081 = "[NL081] {path}, line {line} is not a JSON object. Each line must be one, on that line alone."
+    E082 = (
+        "[NL082] {path}, line {line}: {key!r} is missing or not a string. Each line needs a `text` and a `label`."
+    )
+    E083 = (
+        "[NL083] {path}, line {line} has no response: expected `response`, a string or null, or `responses`, a "
+        "list of these."
     )
 
     # Evaluation: NL090-NL099
@@ -176,63 +196,6 @@ class Errors:
     E097 = (
         "[NL097] {other} was scored on other data: the texts, the gold entities, or the options --labels, "
         "--limit, --seed or --gold-preproc differ. Evaluate it again with the same."
-    )
-
-    # Training runs and merging: NL160-NL169
-    E160 = (
-        "[NL160] The {what} of step {step} is {value}: the run was stopped before it changed the weights. Look "
-        "for what is unusual in the texts below, or train with a lower training.learning_rate in another output "
-        "folder. Last good checkpoint: {kept}. In the batch:\n{texts}"
-    )
-    E161 = (
-        "[NL161] {path} is not a whole checkpoint: it is not there, or its run was killed while it wrote it. "
-        "Whole ones in {folder}: {found}."
-    )
-    E162 = (
-        "[NL162] training.report_to names {name}, which is not installed: pip install {name}. Or take it out of "
-        "the recipe."
-    )
-    E163 = (
-        "[NL163] training.patience stops a run by its devel F1, and no corpus of the recipe has a devel split. "
-        "Give one, or set patience to null."
-    )
-    E165 = "[NL165] {path} is there and not an empty folder. Choose another one for the merged model."
-    E166 = "[NL166] The adapter {adapter} does not say on which base it was trained. Name the base with --base."
-    E167 = (
-        "[NL167] The base {base} is stored quantised ({method}), which cannot be undone here. Name the base "
-        "before quantisation with --base."
-    )
-    E168 = (
-        "[NL168] The device {device} is not there: torch {torch} sees none of this name and number. Set device to "
-        "cpu or auto, or install a torch that is built for it."
-    )
-    E169 = (
-        "[NL169] {what} does not work on the device {device} with bitsandbytes {version}. docs/finetuning.md says "
-        "what works where."
-    )
-
-    # Recorded responses: NL080-NL089
-    E080 = (
-        "[NL080] There is no file of recorded responses {path}. Check the setting `path` of the model "
-        "nerllama.Replay.v1."
-    )
-    E081 = "[NL081] {path}, line {line} is not a JSON object. Each line must be one, on that line alone."
-    E082 = (
-        "[NL082] {path}, line {line}: {key!r} is missing or not a string. Each line needs a `text` and a `label`."
-    )
-    E083 = (
-        "[NL083] {path}, line {line} has no response: expected `response`, a string or null, or `responses`, a "
-        "list of these."
-    )
-
-    E073 = "[NL073] {path} is a folder. Choose the name of a file."
-    E074 = (
-        "[NL074] A component of the pipeline gives other docs than it was given. Only components that change docs "
-        "in place can annotate here: leave it out, or mend it."
-    )
-    E075 = (
-        "[NL075] {path} is a corpus file, not a plain text. Annotate such files one by one, or give --format txt "
-        "to take all files of the folder as they are."
     )
 
     # Corpora: NL100-NL149
@@ -316,6 +279,76 @@ class Errors:
     E130 = (
         "[NL130] {where}: the offsets {start} to {end} of a {label} hold no text. They are empty, reversed, of "
         "white space alone, or outside of the text of {n} characters. Correct or delete the mention."
+    )
+
+    # Recipes, losses and memory: NL150-NL159
+    E150 = (
+        "[NL150] The output head of this model is not a plain frozen matrix ({head}), which our losses need. "
+        "Leave `lm_head` out of target_modules, or choose another base."
+    )
+    E151 = (
+        "[NL151] The shape of the base {name} is not known: it is neither on this machine nor named by the "
+        "recipes in configs/. Give its folder or .gguf file as base.name, or put its config into the hub's cache."
+    )
+    E152 = (
+        "[NL152] The recipe needs {peak:.1f} GB, {reserved:.1f} GB of them for the driver, and there are "
+        "{memory:.1f} GB. {advice}"
+    )
+    E153 = "[NL153] {memory!r} is no amount of memory. Give it as 16GB or 15.5GiB."
+
+    # Training runs and merging: NL160-NL169
+    E160 = (
+        "[NL160] The {what} of step {step} is {value}: the run was stopped before it changed the weights. Look "
+        "for what is unusual in the texts below, or train with a lower training.learning_rate in another output "
+        "folder. Last good checkpoint: {kept}. In the batch:\n{texts}"
+    )
+    E161 = (
+        "[NL161] {path} is not a whole checkpoint: it is not there, or its run was killed while it wrote it. "
+        "Whole ones in {folder}: {found}."
+    )
+    E162 = (
+        "[NL162] training.report_to names {name}, which is not installed: pip install {name}. Or take it out of "
+        "the recipe."
+    )
+    E163 = (
+        "[NL163] training.patience stops a run by its devel F1, and no corpus of the recipe has a devel split. "
+        "Give one, or set patience to null."
+    )
+    E165 = "[NL165] {path} is there and not an empty folder. Choose another one for the merged model."
+    E166 = "[NL166] The adapter {adapter} does not say on which base it was trained. Name the base with --base."
+    E167 = (
+        "[NL167] The base {base} is stored quantised ({method}), which cannot be undone here. Name the base "
+        "before quantisation with --base."
+    )
+    E168 = (
+        "[NL168] The device {device} is not there: torch {torch} sees none of this name and number. Set device to "
+        "cpu or auto, or install a torch that is built for it."
+    )
+    E169 = (
+        "[NL169] {what} does not work on the device {device} with bitsandbytes {version}. docs/finetuning.md says "
+        "what works where."
+    )
+
+    # Updating in spaCy's loop, adapters by name: NL170-NL179
+    E170 = (
+        "[NL170] There is no folder {name}, and no adapter of this name could be had from the Hugging Face hub "
+        "({reason}). Check the setting `adapter`, and the connection."
+    )
+    E171 = (
+        "[NL171] The optimizer's {setting} cannot be used: {name} is trained by PyTorch's AdamW. Choose Adam.v1 "
+        "with L2_is_weight_decay = true in [training.optimizer]; its rates, eps, L2 and grad_clip hold."
+    )
+    E172 = (
+        "[NL172] The component {name} cannot be initialized anew: its model ({model}) is not trained here. Take "
+        "`lora` out of [initialize.components.{name}], or choose the model nerllama.Llama.v1."
+    )
+    E173 = (
+        "[NL173] Settings for updating out of range: {settings}. Expected a loss of {losses}, max_tokens and "
+        "batch_tokens of at least 1, and a response_weight above 0."
+    )
+    E174 = (
+        "[NL174] The component {name} would learn nothing: its labels are {labels}, and the examples annotate "
+        "{has}. Give both the same names."
     )
 
     # Served engines: NL180-NL189
@@ -429,44 +462,7 @@ class Errors:
         "full, then give the same command again: it goes on where it stopped."
     )
 
-    # Updating in spaCy's loop, adapters by name: NL170-NL179
-    E170 = (
-        "[NL170] There is no folder {name}, and no adapter of this name could be had from the Hugging Face hub "
-        "({reason}). Check the setting `adapter`, and the connection."
-    )
-    E171 = (
-        "[NL171] The optimizer's {setting} cannot be used: {name} is trained by PyTorch's AdamW. Choose Adam.v1 "
-        "with L2_is_weight_decay = true in [training.optimizer]; its rates, eps, L2 and grad_clip hold."
-    )
-    E172 = (
-        "[NL172] The component {name} cannot be initialized anew: its model ({model}) is not trained here. Take "
-        "`lora` out of [initialize.components.{name}], or choose the model nerllama.Llama.v1."
-    )
-    E173 = (
-        "[NL173] Settings for updating out of range: {settings}. Expected a loss of {losses}, max_tokens and "
-        "batch_tokens of at least 1, and a response_weight above 0."
-    )
-    E174 = (
-        "[NL174] The component {name} would learn nothing: its labels are {labels}, and the examples annotate "
-        "{has}. Give both the same names."
-    )
-
-    # Recipes, losses and memory: NL150-NL159
-    E150 = (
-        "[NL150] The output head of this model is not a plain frozen matrix ({head}), which our losses need. "
-        "Leave `lm_head` out of target_modules, or choose another base."
-    )
-    E151 = (
-        "[NL151] The shape of the base {name} is not known: it is neither on this machine nor named by the "
-        "recipes in configs/. Give its folder or .gguf file as base.name, or put its config into the hub's cache."
-    )
-    E152 = (
-        "[NL152] The recipe needs {peak:.1f} GB, {reserved:.1f} GB of them for the driver, and there are "
-        "{memory:.1f} GB. {advice}"
-    )
-    E153 = "[NL153] {memory!r} is no amount of memory. Give it as 16GB or 15.5GiB."
-
-    # Fine-tuning: NL230-NL239
+    # Fine-tuning, continued: NL230-NL239
     E230 = (
         "[NL230] The checkpoint {path} is of a run with other settings:\n{problems}\nSet them as they were. To "
         "train its adapter on with others, name its folder as adapter.init, and choose another output folder."
@@ -513,39 +509,39 @@ class Warnings:
     """Message templates of warnings."""
 
     W001 = (
-        "[NLW01] A token of {n} characters and its prompt are longer than the model can read at once (see "
+        "[NLW001] A token of {n} characters and its prompt are longer than the model can read at once (see "
         "max_batch_tokens): the token is left out of its sentence's votes."
     )
     W002 = (
-        "[NLW02] The GPU has no memory for batches of {asked} tokens: going on with {budget}. Set "
+        "[NLW002] The GPU has no memory for batches of {asked} tokens: going on with {budget}. Set "
         "max_batch_tokens lower to spare these attempts."
     )
     W003 = (
-        "[NLW03] {name}: the adapter was trained with {trained} and is asked with {prompt}: what it marks will be "
-        "worse. Set `prompt` as the adapter's card says."
+        "[NLW003] {name}: the adapter was trained with {trained} and is asked with {prompt}: what it marks will "
+        "be worse. Set `prompt` as the adapter's card says."
+    )
+    W090 = (
+        "[NLW090] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "
+        "letter by letter, so all of these are errors. Give both the same name."
+    )
+    W091 = (
+        "[NLW091] The gold docs have no {label}, so its {n} predictions are all errors. If it was not annotated, "
+        "leave it out with: --labels {gold}"
+    )
+    W160 = "[NLW160] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
+    W161 = (
+        "[NLW161] The devel split of {corpus} has no {labels}: devel scores and thresholds say nothing of that. "
+        "Check the labels of the corpus if it should have."
+    )
+    W170 = (
+        "[NLW170] {n} of {total} sentences of a batch taught nothing: longer than {max_tokens} tokens of the "
+        "language model (see max_tokens), or with a mention that cannot be marked. Further ones are not reported."
+    )
+    W171 = (
+        "[NLW171] No example annotates {labels} of the component {name}, so that is not taught; the examples "
+        "annotate {has}."
     )
     W200 = (
         "[NLW200] The cache {path} fails ({reason}): going on without it. What was kept before stays; see whether "
         "its disk is full, or another process keeps it locked."
-    )
-    W170 = (
-        "[NLW70] {n} of {total} sentences of a batch taught nothing: longer than {max_tokens} tokens of the "
-        "language model (see max_tokens), or with a mention that cannot be marked. Further ones are not reported."
-    )
-    W171 = (
-        "[NLW71] No example annotates {labels} of the component {name}, so that is not taught; the examples "
-        "annotate {has}."
-    )
-    W160 = "[NLW60] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
-    W161 = (
-        "[NLW61] The devel split of {corpus} has no {labels}: devel scores and thresholds say nothing of that. "
-        "Check the labels of the corpus if it should have."
-    )
-    W090 = (
-        "[NLW90] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "
-        "letter by letter, so all of these are errors. Give both the same name."
-    )
-    W091 = (
-        "[NLW91] The gold docs have no {label}, so its {n} predictions are all errors. If it was not annotated, "
-        "leave it out with: --labels {gold}"
     )

@@ -272,7 +272,7 @@ def test_labels_that_do_not_meet_are_told(data: str, tmp_path: Path) -> None:
     pipeline = ruler(tmp_path / "rules", {"epilepsy": "Disease", "nothing": "SYMPTOM", "lithium": "CHEMICAL"})
     code, printed = run(pipeline, data)
     assert code == 0
-    assert "NLW90" in printed
+    assert "NLW090" in printed
     assert "Disease (2 times) and the gold docs have DISEASE" in printed
     assert "have no SYMPTOM, so its 1 predictions are all errors" in printed
     assert "--labels CHEMICAL,DISEASE,GENE" in printed

@@ -361,7 +361,7 @@ def test_a_gpu_without_memory_halves_its_batches(tiny, caplog: pytest.LogCapture
     found = list(decode(jobs, small, 1.0, 4096))
     for one, other in zip(found, decode(jobs_of(encoder, EXACT), engine, 1.0, 4096), strict=True):
         assert one.spans == pytest.approx(other.spans, abs=1e-4)
-    assert "[NLW02] The GPU has no memory for batches of 4096 tokens" in caplog.text
+    assert "[NLW002] The GPU has no memory for batches of 4096 tokens" in caplog.text
     limit = 0
     small.score = lambda rows: exec("raise torch.OutOfMemoryError", {"torch": torch})
     with pytest.raises(MemoryError):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import spacy_nerllama
-from spacy_nerllama.errors import Errors
+from spacy_nerllama.errors import Errors, Warnings
 
 PACKAGE = Path(spacy_nerllama.__file__).parent
 HEAVY = ["transformers", "peft", "bitsandbytes", "datasets", "accelerate", "spacy_llm"]
@@ -73,12 +73,13 @@ def test_the_wheel_ships_every_data_file():
     assert data - shipped == set()
 
 
-MESSAGES = {name: text for name, text in vars(Errors).items() if not name.startswith("_")}
+CODES = {"E": "NL", "W": "NLW"}
+MESSAGES = {name: text for each in (Errors, Warnings) for name, text in vars(each).items() if name[0] in CODES}
 
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_message_carries_its_code_and_named_fields(name):
     text = MESSAGES[name]
-    assert text.startswith(f"[NL{name[1:]}] ")
+    assert text.startswith(f"[{CODES[name[0]]}{name[1:]}] ")
     fields = [field for _, field, _, _ in string.Formatter().parse(text) if field is not None]
     assert all(fields), "fields have names"

@@ -292,7 +292,7 @@ def test_an_adapter_with_another_prompt_is_told(tiny_base: Path, tiny_adapter: P
         if name in ("compact", "gone"):
             ner.asks()
         else:
-            with pytest.warns(UserWarning, match=r"^\[NLW03\] .* CompactPrompt"):
+            with pytest.warns(UserWarning, match=r"^\[NLW003\] .* CompactPrompt"):
                 ner.asks()
 
 

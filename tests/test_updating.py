@@ -220,7 +220,7 @@ def test_labels_are_those_of_the_examples(nlp: Language) -> None:
 
 def test_labels_that_are_given_stay(nlp: Language) -> None:
     given = {"DISEASE": "ill", "GENE": "gene or protein"}
-    with pytest.warns(UserWarning, match=r"^\[NLW71\] No example annotates GENE .*annotate DISEASE"):
+    with pytest.warns(UserWarning, match=r"^\[NLW171\] No example annotates GENE .*annotate DISEASE"):
         component(nlp).initialize(lambda: examples(nlp), nlp=nlp, labels=given)
     assert component(nlp).label_data == given
 
@@ -266,7 +266,7 @@ def test_spans_are_aligned_to_the_tokens_that_are_read(nlp: Language) -> None:
 
 def test_sentences_that_are_too_long_are_left_out_and_told_of_once(begun: Language) -> None:
     component(begun).updating = Updating(max_tokens=5)
-    with pytest.warns(UserWarning, match=r"^\[NLW70\] 9 of 9 sentences .* 5 tokens"):
+    with pytest.warns(UserWarning, match=r"^\[NLW170\] 9 of 9 sentences .* 5 tokens"):
         assert begun.update(examples(begun), sgd=optimizer())["nerllama_ner"] == 0
     begun.update(examples(begun), sgd=optimizer())
 

@@ -72,13 +72,13 @@ def test_windows_are_the_whole_sentence(encoder, whole: Sentence, limit: int) ->
         if span.start < end:
             assert size(encoder, Sentence(whole.words[span.start : end], whole.spaces[span.start : end])) <= limit
     assert len(warned) == lost
-    assert all(str(each.message).startswith("[NLW01]") for each in warned)
+    assert all(str(each.message).startswith("[NLW001]") for each in warned)
 
 
 def test_a_token_too_long_is_left_out_with_a_warning(encoder) -> None:
     long = "ATG" * 400
     request = Request(Sentence(("the", long, "and", "ATM"), (True,) * 4), GENE)
-    with pytest.warns(UserWarning, match=r"^\[NLW01\] A token of 1200 characters .*max_batch_tokens"):
+    with pytest.warns(UserWarning, match=r"^\[NLW001\] A token of 1200 characters .*max_batch_tokens"):
         (spans,) = windows_of(encoder, [request], 100)
     assert spans == [(0, 1, "GENE"), (2, 4, "GENE")]
 
