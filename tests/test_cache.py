@@ -18,7 +18,7 @@ from strategies import sentences
 from spacy_nerllama.errors import ModelUnavailableError
 from spacy_nerllama.marking import SINGLE
 from spacy_nerllama.models import cache as cache_module
-from spacy_nerllama.models.cache import Cache, request_key, text_key
+from spacy_nerllama.models.cache import Cache, Recorder, request_key, text_key
 from spacy_nerllama.models.llama import Llama
 from spacy_nerllama.models.records import Record
 from spacy_nerllama.models.texts import count_votes
@@ -315,7 +315,8 @@ def test_a_cache_that_breaks_on_the_way_is_gone_without(cache: Cache) -> None:
     assert [str(w.message)[:8] for w in caught if w.category is UserWarning] == ["[NLW200]"]
 
 
-def test_what_is_kept_can_be_written_as_records(cache: Cache, tmp_path: Path) -> None:
+def test_what_a_recorder_keeps_can_be_written_as_records(tmp_path: Path) -> None:
+    cache = Recorder(tmp_path / "kept" / "answers")
     through(cache, Counting())
     cache.write(tmp_path / "records.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text("utf8").splitlines()]

@@ -414,12 +414,14 @@ def test_in_an_event_loop_that_is_running() -> None:
 
 
 INTERRUPTED = """
+import signal
 import sys
 import spacy
 from spacy_nerllama.models.openai import OpenAI
 from spacy_nerllama.pipe import NerLlama
 from spacy_nerllama.prompts import CompactPrompt
 from spacy_nerllama.voting import Voting
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
 
 nlp = spacy.blank("en")
 model = OpenAI("m", sys.argv[1], timeout=600)

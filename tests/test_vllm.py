@@ -261,11 +261,13 @@ def test_a_key_or_model_that_is_withdrawn_ends_the_run(model, served: FakeVLLM, 
 
 
 INTERRUPTED = """
+import signal
 import sys
 from spacy_nerllama.models import VLLM
 from spacy_nerllama.prompts import CompactPrompt
 from spacy_nerllama.requests import Request, Sentence
 from spacy_nerllama.voting import Voting
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
 model = VLLM(sys.argv[1])
 model.load()
 print("loaded", flush=True)
