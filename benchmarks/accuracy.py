@@ -314,6 +314,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
             if f1 := figures[TOKENISED.index(name)]:
                 axes.axhline(f1, linestyle=["--", ":", "-.", (0, (5, 1))][i], color="grey", label=system)
         axes.set(title=name, xscale="log", xlabel="sentences a second")
+        axes.xaxis.set_minor_formatter("")  # its labels overlap
     panels[0][0].set_ylabel("strict F1")
     legends = [axes.get_legend_handles_labels() for axes in panels[0]]
     shown = {label: handle for each in legends for handle, label in zip(*each, strict=True)}

@@ -130,6 +130,16 @@ def test_links_and_files_exist(page: Path) -> None:
         assert any(path.is_file() for path in (ROOT / module, ROOT / "spacy_nerllama" / module)), module
 
 
+def test_what_was_run_has_its_interval() -> None:
+    """As the benchmark writes it: no figure of ours is put in by hand."""
+    table = README.read_text("utf8").split("<!-- accuracy table -->")[1].split("<!-- end of")[0]
+    ours = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ours")]
+    cells = [cell.strip() for _, *cells in ours for cell in cells if cell.strip()]
+    assert cells
+    assert all(re.fullmatch(r"0\.\d{3} \(0\.\d{3} to 0\.\d{3}\)", cell) for cell in cells)
+    assert (ROOT / "docs" / "results.png").is_file()
+
+
 def test_the_places_for_measured_output_are_marked() -> None:
     text = README.read_text("utf8")
     for name in ("demo output", "accuracy table"):
