@@ -148,7 +148,7 @@ class Server:
     async def _score(self, rows: Sequence[Row]) -> ServerScores:
         try:
             return ServerScores(rows, await asyncio.gather(*map(self._logits, rows)))
-        except Exception:
+        except Exception:  # raised again below, whatever it is: but is it of these rows, or of the server?
             try:
                 await self._check()
             except Exception as outage:
