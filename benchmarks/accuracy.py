@@ -134,11 +134,11 @@ def pipeline(system: str, name: str, settings: argparse.Namespace) -> Language:
     return nlp
 
 
-def evaluate(system: str, name: str, settings: argparse.Namespace) -> Result:
-    """Score a system on a corpus."""
+def evaluate(system: str, name: str, settings: argparse.Namespace, learnt: str | None = None) -> Result:
+    """Score a system on a corpus; a peer may have learnt from another."""
     from torch import get_num_threads
 
-    nlp = pipeline(system, name, settings)
+    nlp = pipeline(system, learnt or name, settings)
     gold = gold_docs(settings.corpora, name, nlp, settings.limit)
     run = predict(nlp, [Example(unannotated(doc, nlp), doc) for doc in gold], f"{system}: {name}")
     labels = CORPORA[name][3]
@@ -150,7 +150,7 @@ def evaluate(system: str, name: str, settings: argparse.Namespace) -> Result:
         "sentences_per_second": sentences / run.speed["seconds"],
         "threads": get_num_threads(),
         "peak_memory": run.speed["peak_memory"],
-        "size": size(nlp, model_path(system, name, settings)),
+        "size": size(nlp, model_path(system, learnt or name, settings)),
         **{key: figures[key] for key in ("misaligned", "strict", "relaxed", "calibration", "counts")},
     }
 

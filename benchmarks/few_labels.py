@@ -5,8 +5,9 @@
 
 A number of sentences is all that is labelled: a fifth of them is held out, and chooses checkpoint, epoch and
 thresholds. They are drawn at random, and larger samples hold the smaller ones. No adapter is warm: the bundled one
-has seen this corpus. What is trained is kept, a training that was stopped goes on at its last checkpoint (ours) or
-begins again (peers), and results are appended to the output as they come.
+has seen this corpus. Each system is also scored on another corpus of the same label, which none has seen: what it
+learnt of the label, rather than of the corpus. What is trained is kept, a training that was stopped goes on at its
+last checkpoint (ours) or begins again (peers), and results are appended to the output as they come.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from spacy.tokens import DocBin
 
 from spacy_nerllama.corpora.files import replacing
 
-CORPUS = "NCBI-disease"
+CORPUS, UNSEEN = "NCBI-disease", "BC5CDR-disease"
 SYSTEMS = [REFERENCE, *PEERS]
 EPOCHS = {50: 10, 200: 5, 1000: 2}  # of ours, by sentences
 
@@ -50,21 +51,26 @@ def learn(system: str, n: int, settings: argparse.Namespace) -> None:
     os.replace(work, folder)
 
 
-def train_and_evaluate(system: str, n: int, settings: argparse.Namespace) -> Result:
-    """Train a system on n sentences, unless that was done, and score it."""
+def train_and_evaluate(system: str, n: int, corpus: str, settings: argparse.Namespace) -> Result:
+    """Train a system on n sentences, unless that was done, and score it on a corpus."""
     if not model_path(system, CORPUS, settings).exists():
         alone(learn, system, n, settings)
-    return alone(evaluate, system, CORPUS, settings)
+    return alone(evaluate, system, corpus, settings, CORPUS)
 
 
 def table(results: list[Result]) -> str:
-    """Write F1 with intervals: a line for each system."""
+    """Write F1 with intervals: a line for each corpus and system."""
     sizes = sorted({result["labelled"] for result in results})
-    cells = {(result["system"], result["labelled"]): f1_cell(result) for result in results}
-    lines = [["labelled sentences", *(f"{n:,}" for n in sizes)], ["---", *["--:"] * len(sizes)]]
-    for system in dict.fromkeys(result["system"] for result in results):
-        lines.append([system, *(cells.get((system, n), "") for n in sizes)])
+    cells = {(r["corpus"], r["system"], r["labelled"]): f1_cell(r) for r in results}
+    lines = [["tested on", "system", *(f"{n:,} sentences" for n in sizes)], ["---", "---", *["--:"] * len(sizes)]]
+    for corpus, system in dict.fromkeys((r["corpus"], r["system"]) for r in sorted(results, key=by_corpus)):
+        lines.append([corpus, system, *(cells.get((corpus, system, n), "") for n in sizes)])
     return markdown(lines)
+
+
+def by_corpus(result: Result) -> bool:
+    """Order results: those of the corpus that was learnt from come first."""
+    return bool(result["corpus"] != CORPUS)
 
 
 def main() -> None:
@@ -86,8 +92,10 @@ def main() -> None:
             settings = argparse.Namespace(**{**vars(options), "models": options.models / str(n)})
             settings.adapter, settings.quantization = str(model_path(system, CORPUS, settings)), None
             of_ours = {"base": options.base, "epochs": EPOCHS[n]} if system == REFERENCE else {}
-            key = {"system": system, "labelled": n, "settings": {"limit": options.limit, **of_ours}}
-            results.append(once(options.output, key, partial(train_and_evaluate, system, n, settings)))
+            for corpus in (CORPUS, UNSEEN):
+                key = {"system": system, "labelled": n, "corpus": corpus}
+                key["settings"] = {"limit": options.limit, **of_ours}
+                results.append(once(options.output, key, partial(train_and_evaluate, system, n, corpus, settings)))
     print(table(results))
     if options.update:
         put(options.update / "docs" / "results.md", "few labels table", table(results))

@@ -6,7 +6,8 @@
 PIPELINE is a saved pipeline or an installed package. With a local model each worker loads one; `--gpus 1` gives
 each a GPU. With a served one (nerllama.VLLM.v1, nerllama.OpenAI.v1) the workers only send requests, and several
 can share a server. On a cluster, PIPELINE and TEXTS must be readable from every node; start with `ray job submit`,
-or set RAY_ADDRESS.
+or set RAY_ADDRESS. Ray gives its workers way to all else that runs on a machine; where that starves them, set
+RAY_worker_niceness=0.
 
 OUTPUT gets JSON lines files, in any order: `id`, `text`, `spans` (`start`, `end`, `label`, `score`) and `error`,
 null for all documents but those that could not be annotated. They are listed at the end, and make the exit
@@ -85,18 +86,18 @@ def main() -> int:
 
     files = sorted(str(path.resolve()) for path in arguments.texts.glob("*.txt"))
     blocks = max(arguments.workers, len(files) // arguments.batch_size)
-    light = {"num_cpus": 0}  # else as many workers as cores leave none to read and write with, and wait for ever
+    # Reading and writing ask for no core: else as many workers as cores leave none for them, and wait for ever.
     read = ray.data.read_binary_files(
-        files, include_paths=True, override_num_blocks=min(blocks, len(files)), ray_remote_args=light
+        files, include_paths=True, override_num_blocks=min(blocks, len(files)), num_cpus=0
     )
     annotated = read.map_batches(
         Annotator,
         fn_constructor_args=(arguments.pipeline,),
         batch_size=arguments.batch_size,
-        concurrency=arguments.workers,
+        compute=ray.data.ActorPoolStrategy(size=arguments.workers),
         num_gpus=arguments.gpus,
     )
-    annotated.write_json(str(arguments.output.resolve()), ray_remote_args=light)
+    annotated.write_json(str(arguments.output.resolve()), ray_remote_args={"num_cpus": 0})
 
     rows = (json.loads(line) for path in arguments.output.glob("*.json") for line in path.open(encoding="utf8"))
     failed = [row for row in rows if row["error"] is not None]

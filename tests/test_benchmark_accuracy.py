@@ -157,17 +157,22 @@ def test_few_labels(
 ) -> None:
     import few_labels
 
+    unseen = corpora / "iob" / "BC5CDR-disease"
+    unseen.mkdir()
+    (unseen / "test.tsv").write_text("Ida\tO\nhas\tO\nscurvy\tB-Disease\n.\tO\n")
     arguments = ["--corpora", corpora, "--models", tmp_path / "models", "--encoder", letters, "--limit", 4]
     arguments += ["--base", tiny_base, "--sizes", 50, "--output", tmp_path / "few.jsonl"]
     command(monkeypatch, few_labels.main, *arguments, "--systems", "ours, exact", "MiniLM tagger")
-    (ours, tagger) = results(tmp_path / "few.jsonl")
+    ours, unseen, tagger, _ = results(tmp_path / "few.jsonl")
+    assert (ours["corpus"], unseen["corpus"]) == ("NCBI-disease", "BC5CDR-disease")
+    assert ours["data"] != unseen["data"]
     assert (ours["labelled"], ours["settings"]["epochs"]) == (50, few_labels.EPOCHS[50])
     assert tagger["strict"]["micro"]["f1"] > 0.3
     out = capsys.readouterr().out
-    assert "| labelled sentences | 50 |" in out
-    assert f"| MiniLM tagger | {tagger['strict']['micro']['f1']:.3f} (" in out
+    assert "| tested on | system | 50 sentences |" in out
+    assert f"| NCBI-disease | MiniLM tagger | {tagger['strict']['micro']['f1']:.3f} (" in out
     command(monkeypatch, few_labels.main, *arguments, "--systems", "ours, exact", "MiniLM tagger")
-    assert results(tmp_path / "few.jsonl") == [ours, tagger]
+    assert len(results(tmp_path / "few.jsonl")) == 4, "what is there is not run again"
 
 
 def test_the_tagger_reads_the_first_piece_of_each_token_and_travels(letters: Path, tmp_path: Path) -> None:
