@@ -19,7 +19,7 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -44,6 +44,8 @@ from spacy_nerllama.models.tokens import TextEncoder
 from spacy_nerllama.updating import Loss
 from spacy_nerllama.voting import Voting, elect
 
+Draw = Callable[[Recipe], Sequence[Example]]  # gives the devel requests
+
 LOSSES: tuple[Loss, ...] = get_args(Loss)  # the decision loss first: its time is the others' limit
 HALVES = 2
 
@@ -60,8 +62,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Score the devel requests with the weights as they are."""
     engine.prefix.cache_clear()  # it was read with other weights
-    requests = (request for request, _ in examples)
-    votes = mark_requests(requests, recipe.prompt, Voting(), 4096, encoder, engine)
+    requests, meter = (request for request, _ in examples), Meter(next(engine.model.parameters()).device)
+    with meter:
+        votes = list(mark_requests(requests, recipe.prompt, Voting(), 4096, encoder, engine))
     answers = [(vote.spans, gold) for vote, (_, gold) in zip(votes, examples, strict=True)]
     judged = [(vote, span in gold) for spans, gold in answers for span, vote in spans.items()]
     halves = [answers[half::HALVES] for half in range(HALVES)]
@@ -73,11 +76,12 @@ def evaluate(
         "f1": score((elect(spans, {}), gold) for spans, gold in answers).f1,
         "f1_best": score(tuned).f1,
         "ece": expected_calibration_error(reliability(judged)),
+        "marking": meter.seconds,
     }
 
 
 class Meter:
-    """Counts the seconds of training steps, and the memory that one needs on top of the model.
+    """Counts the seconds of steps, and the memory that one needs on top of the model.
 
     seconds: Of all steps so far.
     memory: MB at the peak of any step so far.
@@ -111,14 +115,15 @@ class Meter:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(which))
 
 
-def train(path: Path, overrides: dict[str, Any], loss: Loss, seed: int, tokens: int, devel: int, seconds: float):
+def train(path: Path, overrides: dict[str, Any], loss: Loss, seed: int, tokens: int, draw: Draw, seconds: float):
     """Train one adapter and score it.
 
+    draw: Gives the devel requests that it is scored on.
     seconds: Score it after so many as well.
     RETURNS: What is written to the output, without the settings.
     """
     recipe, _ = read_recipe(path, {**overrides, "training.loss": loss, "training.seed": seed})
-    training, examples = recipe.training, drawn(recipe, devel)
+    training, examples = recipe.training, draw(recipe)
     torch.manual_seed(seed)
     base, tokenizer = load_base(**recipe.base.model_dump())
     encoder = TextEncoder(tokenizer)
@@ -163,6 +168,12 @@ def in_turn(batches: Sequence[Batch], seed: int) -> Iterator[Batch]:
     """Give the batches in an order drawn anew for each epoch, without end."""
     for epoch in itertools.count():
         yield from random.Random(f"{seed} {epoch}").sample(batches, len(batches))
+
+
+def alone(run: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Run in a process of its own, so that no run's memory is another's."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(run, *arguments).result()
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -214,10 +225,9 @@ def main() -> None:
         for loss in sorted({"decision", *options.losses}, key=LOSSES.index):
             done = next((r for r in results if (r["loss"], r["seed"]) == (loss, seed)), None)
             if done is None:
-                # A process for each run, so that no run's memory is another's.
-                with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                    run = partial(train, options.recipe, overrides, loss, seed, options.tokens, options.devel)
-                    done = {**pool.submit(run, seconds or float("inf")).result(), "settings": settings}
+                draw = partial(drawn, limit=options.devel)
+                run = partial(train, options.recipe, overrides, loss, seed, options.tokens, draw)
+                done = {**alone(run, seconds or float("inf")), "settings": settings}
                 results.append(done)
                 with options.output.open("a", encoding="utf8") as file:
                     file.write(json.dumps(done) + "\n")
