@@ -229,8 +229,8 @@ class Errors:
         "with offsets that do not count white space."
     )
     E108 = (
-        "[NL108] {where} is not IOB2: {content!r}. Expected a token, a tab, and as the last column the tag O, "
-        "B-TYPE or I-TYPE (or bare B or I); other columns and white space can be asked for."
+        "[NL108] {where} is not IOB: {content!r}. Expected a token, a tab, and as the last column a tag of IOB2, "
+        "IOBES, BILOU or BMES: O, B-TYPE, I-TYPE (or bare B or I). Other columns and white space can be asked for."
     )
     E109 = (
         "[NL109] {where}: the mention {tag} names no type. Say which label it has, with --label on the command "
