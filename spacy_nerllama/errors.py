@@ -280,6 +280,7 @@ class Errors:
         "[NL130] {where}: the offsets {start} to {end} of a {label} hold no text. They are empty, reversed, of "
         "white space alone, or outside of the text of {n} characters. Correct or delete the mention."
     )
+    E131 = "[NL131] {path} is compressed. Unpack it first: {tool} {path}"
 
     # Recipes, losses and memory: NL150-NL159
     E150 = (

@@ -1,4 +1,4 @@
-"""IOB (CoNLL) files: a token and its tag on each line, a blank line between sentences; IOB2, IOBES, BILOU, BMES."""
+"""IOB files (CoNLL), IOBES and the like: a token and its tag on each line, a blank line between sentences."""
 
 import re
 from collections.abc import Iterator, Sequence
