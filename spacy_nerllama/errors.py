@@ -529,6 +529,16 @@ class Warnings:
         "[NLW091] The gold docs have no {label}, so its {n} predictions are all errors. If it was not annotated, "
         "leave it out with: --labels {gold}"
     )
+    W092 = (
+        "[NLW092] No calibration and no threshold curve: in {n} of {total} docs, first in {text!r}, the scores of "
+        "the group doc.spans[{key!r}] are not a finite number for each of its spans. Mend the component that sets "
+        "attrs['scores'], or name another group with --spans-key."
+    )
+    W093 = (
+        "[NLW093] No calibration and no threshold curve: {n} of {total} docs, first {text!r}, have no group "
+        "doc.spans[{key!r}] with attrs['scores']. Check --spans-key, or let the component set the group in each "
+        "doc, be it empty."
+    )
     W160 = "[NLW160] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
     W161 = (
         "[NLW161] The devel split of {corpus} has no {labels}: devel scores and thresholds say nothing of that. "
