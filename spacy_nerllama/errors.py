@@ -229,8 +229,8 @@ class Errors:
         "with offsets that do not count white space."
     )
     E108 = (
-        "[NL108] {where} is not IOB2: {content!r}. Expected a token, a tab, and as the last column the tag O, "
-        "B-TYPE or I-TYPE (or bare B or I); other columns and white space can be asked for."
+        "[NL108] {where} is not IOB: {content!r}. Expected a token, a tab, and as the last column a tag of IOB2, "
+        "IOBES, BILOU or BMES: O, B-TYPE, I-TYPE (or bare B or I). Other columns and white space can be asked for."
     )
     E109 = (
         "[NL109] {where}: the mention {tag} names no type. Say which label it has, with --label on the command "
@@ -280,6 +280,7 @@ class Errors:
         "[NL130] {where}: the offsets {start} to {end} of a {label} hold no text. They are empty, reversed, of "
         "white space alone, or outside of the text of {n} characters. Correct or delete the mention."
     )
+    E131 = "[NL131] {path} is compressed. Unpack it first: {tool} {path}"
 
     # Recipes, losses and memory: NL150-NL159
     E150 = (
@@ -527,6 +528,16 @@ class Warnings:
     W091 = (
         "[NLW091] The gold docs have no {label}, so its {n} predictions are all errors. If it was not annotated, "
         "leave it out with: --labels {gold}"
+    )
+    W092 = (
+        "[NLW092] No calibration and no threshold curve: in {n} of {total} docs, first in {text!r}, the scores of "
+        "the group doc.spans[{key!r}] are not a finite number for each of its spans. Mend the component that sets "
+        "attrs['scores'], or name another group with --spans-key."
+    )
+    W093 = (
+        "[NLW093] No calibration and no threshold curve: {n} of {total} docs, first {text!r}, have no group "
+        "doc.spans[{key!r}] with attrs['scores']. Check --spans-key, or let the component set the group in each "
+        "doc, be it empty."
     )
     W160 = "[NLW160] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
     W161 = (

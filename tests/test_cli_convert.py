@@ -135,6 +135,15 @@ def test_skipping_every_mention_is_said(corpus: Path, tmp_path: Path) -> None:
     assert "All mentions were skipped" in printed
 
 
+def test_documents_without_any_mention_are_said(tmp_path: Path) -> None:
+    """Such as those of a file that has its mentions where they are not read."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "ATM loss", "ner": [[0, 3, "GENE"]]}\n', encoding="utf-8")
+    code, printed = run(path, tmp_path / "a.spacy")
+    assert code == 0
+    assert "There is no mention in any document" in printed
+
+
 def test_a_file_without_documents_is_said(corpus: Path, tmp_path: Path) -> None:
     """And where it is --skip that left none, that is said too."""
     printed = run(corpus, tmp_path / "a.spacy", "-f", "pubtator", "--skip", 3)[1]

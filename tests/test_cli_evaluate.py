@@ -268,6 +268,50 @@ def test_only_the_labels_that_are_judged_are_asked_for(tmp_path: Path) -> None:
     assert judged["spacy"]["ents_f"] == 1.0
 
 
+@Language.component("adds_a_girl_without_a_vote", assigns=["doc.spans"])
+def adds_a_girl_without_a_vote(doc: Doc) -> Doc:
+    girls = [Span(doc, token.i, token.i + 1, "GIRL") for token in doc if token.text == "girl"]
+    doc.spans["nerllama"].extend(girls)
+    return doc
+
+
+@Language.component("votes_in_long_docs_only", assigns=["doc.spans"])
+def votes_in_long_docs_only(doc: Doc) -> Doc:
+    if len(doc) < 6:
+        del doc.spans["nerllama"]
+    return doc
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        ("adds_a_girl_without_a_vote", "NLW092.*in 1 of 5 docs.*'A girl with epilepsy.*'nerllama'.*finite number"),
+        ("votes_in_long_docs_only", "NLW093.*2 of 5 docs.*'Severe ataxia after.*'nerllama'.*empty"),
+    ],
+)
+def test_docs_whose_votes_cannot_be_had_are_told(
+    voting: str, data: str, tmp_path: Path, component: str, message: str
+) -> None:
+    """They cost all docs the calibration, and no other figure."""
+    nlp = spacy.load(voting)
+    nlp.add_pipe(component)
+    nlp.to_disk(tmp_path / component)
+    result, _ = evaluate(str(tmp_path / component), Path(data))
+    (warning,) = result["warnings"]
+    assert re.search(message, warning), warning
+    assert result["calibration"] is result["thresholds"] is None
+    assert result["strict"] == evaluate(voting, Path(data))[0]["strict"]
+
+
+def test_a_group_that_is_asked_for_and_not_there_is_told(voting: str, rules: str, data: str) -> None:
+    code, printed = run(voting, data, "--spans-key", "nerlama")
+    assert code == 0
+    assert "NLW093" in printed
+    assert "5 of 5 docs" in printed
+    assert "--spans-key" in printed
+    assert "NLW" not in run(rules, data)[1], "a pipeline that does not vote is not asked for votes"
+
+
 def test_labels_that_do_not_meet_are_told(data: str, tmp_path: Path) -> None:
     pipeline = ruler(tmp_path / "rules", {"epilepsy": "Disease", "nothing": "SYMPTOM", "lithium": "CHEMICAL"})
     code, printed = run(pipeline, data)

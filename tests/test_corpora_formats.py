@@ -1,11 +1,14 @@
 """BioC, brat, inline marks and JSON lines: what is taken, what is counted, what is an error."""
 
+import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from spacy_nerllama.corpora import (
+    FORMATS,
     Document,
     Mention,
     Passage,
@@ -176,6 +179,41 @@ def test_jsonl_as_prodigy_writes_it() -> None:
     assert third.mentions == (Mention(0, 6, "DISEASE", "Ataxia"),)
 
 
+@pytest.mark.parametrize("key", ["entities", "label", "labels"])
+def test_jsonl_as_doccano_and_spacy_2_write_it(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path / "a.jsonl", f'{{"text": "ATM loss", "{key}": [[0, 3, "GENE"]]}}\n{{"text": "No."}}\n')
+    first, second = read_corpus(path)
+    assert first.mentions == (Mention(0, 3, "GENE", "ATM"),)
+    assert second.mentions == ()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"spans": [], "label": "positive"},
+        {"spans": [], "entities": [[0, 3, "GENE"]]},
+        {"entities": [], "label": [], "labels": None},
+    ],
+)
+def test_jsonl_where_spans_or_nothing_say_that_there_is_no_mention(tmp_path: Path, fields: dict) -> None:
+    (document,) = read_jsonl(write(tmp_path / "a.jsonl", json.dumps({"text": "ATM loss", **fields})))
+    assert document.mentions == ()
+
+
+def test_a_list_of_objects_is_read_as_json_lines_are(tmp_path: Path) -> None:
+    objects = [
+        {"text": "ATM loss", "spans": [{"start": 0, "end": 3, "label": "GENE"}]},
+        {"id": "mine", "text": "Ataxia", "entities": [[0, 6, "DISEASE"]]},
+    ]
+    for indent in (None, 2):
+        first, second = read_corpus(write(tmp_path / "a.json", json.dumps(objects, indent=indent)))
+        assert (first.id, first.mentions) == ("a-1", (Mention(0, 3, "GENE", "ATM"),))
+        assert (second.id, second.mentions) == ("mine", (Mention(0, 6, "DISEASE", "Ataxia"),))
+    objects[1]["entities"] = [[0, 60, "DISEASE"]]
+    with pytest.raises(ValueError, match=r"NL130.*a\.json, object 2 \(line 1\)"):
+        list(read_corpus(write(tmp_path / "a.json", json.dumps(objects))))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -189,6 +227,12 @@ def test_jsonl_as_prodigy_writes_it() -> None:
         ('{"text": "a", "spans": {}}', None),
         ('{"text": "a", "spans": {"start": 0}}', "NL117.*a list of spans"),
         ('{"text": "a", "spans": [1]}', "NL117.*objects"),
+        ('{"text": "a", "label": "positive"}', r"NL117.*'label' to be a list of \[start, end, label\]"),
+        ('{"text": "a", "labels": ["positive"]}', "NL117.*'labels' to be"),
+        ('{"text": "a", "entities": [{"start": 0, "end": 1, "label": "X"}]}', "NL117.*'entities' to be"),
+        ('{"text": "a", "entities": [[0, 1]]}', "NL117.*'entities' to be"),
+        ('{"text": "a", "entities": [[0, 1, null]]}', "NL109"),
+        ('{"text": "a", "entities": [[0, 9, "X"]]}', "NL130"),
         ('{"text": "a", "spans": [{"start": 0, "end": 1}]}', "NL109"),
         ('{"text": "a", "spans": [{"start": 0, "end": 1.5, "label": "X"}]}', "NL117.*start, end and label"),
         ('{"text": "a", "spans": [{"start": 0, "end": 9, "label": "X"}]}', "NL130"),
@@ -222,6 +266,8 @@ def test_iob_columns_may_be_others(tmp_path: Path) -> None:
         ("a.xml", "<?xml version='1.0'?><!DOCTYPE collection SYSTEM 'BioC.dtd'>\n<collection/>", "bioc"),
         ("a", '[\n {"id": 1, "passages": []}]', "bioc"),
         ("a.json", '{"text": "the \\"passages\\": of a text"}', "jsonl"),
+        ("a.json", '[\n {\n  "text": "the \\"passages\\": of a text"}]', "jsonl"),
+        ("a.json", '[{"text": "' + "long " * 20_000 + '"}]', "jsonl"),
         ("a.tsv", "-DOCSTART-\tO\n\nAtaxia\tNN\tB\n", "iob"),
         ("a.tsv", "Ataxia\n", None),
         ("a.txt", "A <mark>gene</mark>.\n", "mark"),
@@ -236,6 +282,38 @@ def test_formats_are_recognised(tmp_path: Path, name: str, content: str, expecte
             detect_format(path)
     else:
         assert detect_format(path) == expected
+
+
+@pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
+def test_xml_may_be_utf_16_and_nothing_else(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "a.xml"
+    xml = XML.format(ANNOTATION.format(0, 6, "Ataxia")) + "</collection>"
+    for head in ("", "<?xml version='1.0' encoding='UTF-16'?>\n"):
+        path.write_bytes(f"\ufeff{head}{xml}".encode(order))
+        assert [mention.text for document in read_corpus(path) for mention in document.mentions] == ["Ataxia"]
+    for text in (
+        "1|t|Ataxia\n",
+        "Ataxia\tB-D\n",
+        '{"text": "Ataxia"}',
+        '[{"text": "Ataxia"}]',
+        '[{"passages": []}]',
+    ):
+        path.write_bytes(f"\ufeff{text}".encode(order))
+        with pytest.raises(ValueError, match="NL100.*line 1.*UTF-16.*iconv"):
+            list(read_corpus(path))
+
+
+@pytest.mark.parametrize("format", [each for each in FORMATS if each not in ("hf", "bc2gm")])
+def test_what_is_compressed_is_to_be_unpacked(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(gzip.compress(b"1|t|Ataxia\n"))
+    (tmp_path / "a.ann").touch()
+    with pytest.raises(ValueError, match=r"NL131.*a\.txt is compressed.*gunzip"):
+        list(read_corpus(path, format, label="GENE"))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("corpus.txt", "1|t|Ataxia\n")
+    with pytest.raises(ValueError, match="NL131.*unzip"):
+        list(read_corpus(path, format, label="GENE"))
 
 
 def test_what_could_be_several_formats_is_not_guessed(tmp_path: Path) -> None:

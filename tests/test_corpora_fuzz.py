@@ -29,6 +29,7 @@ JUNK = [
     *(b"-1", b"7" * 40, b"9" * 5000, b"1e400", b"NaN", b"null", b"{}", b"[" * 3000, b'"', b"\\ud83d"),
     *(b"<", b"&x;", b"&#0;", b"<mark>", b"</mark>", b"<passage>" * 3000, b'<!DOCTYPE a [<!ENTITY x "y">]>'),
     *(b"encoding='latin-9'", b"encoding='utf-7'"),
+    *(b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"PK\x03\x04", b"[{"),
 ]
 # The files of a corpus, of which one is broken.
 SIDES = {"bc2gm": ["corpus.in", "corpus.GENE.eval"], "brat": ["brat/one.ann", "brat/one.txt"]}

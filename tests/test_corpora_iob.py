@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_nerllama.corpora import Document, Mention, read_iob
+from spacy_nerllama.corpora import Document, Mention, detect_format, read_iob
 
 
 def write(folder: Path, content: str) -> Path:
@@ -53,7 +53,31 @@ def test_an_inside_tag_that_continues_nothing_begins_a_mention(tmp_path: Path) -
     ]
 
 
-@pytest.mark.parametrize("line", ["ataxia", "ataxia B-Disease", "\tB-Disease", "ataxia\tS-Disease", "ataxia\tB-"])
+@pytest.mark.parametrize(
+    ("scheme", "tags"),
+    [
+        ("IOBES", "O S-Gene S-Gene B-Disease I-Disease E-Disease O"),
+        ("BILOU", "O U-Gene U-Gene B-Disease I-Disease L-Disease O"),
+        ("BMES", "O S-Gene S-Gene B-Disease M-Disease E-Disease O"),
+        ("bare BILOU", "O U U B I L O"),
+    ],
+)
+def test_schemes_that_tag_the_end(tmp_path: Path, scheme: str, tags: str) -> None:
+    words = "Of ATM BRCA2 ataxia - telangiectasia too".split()
+    path = write(tmp_path, "".join(f"{word}\t{tag}\n" for word, tag in zip(words, tags.split(), strict=True)))
+    assert detect_format(path) == "iob"
+    (document,) = read_iob(path, "ANY")
+    assert [mention.text for mention in document.mentions] == ["ATM", "BRCA2", "ataxia - telangiectasia"], scheme
+    labels = ["ANY"] * 3 if "bare" in scheme else ["Gene", "Gene", "Disease"]
+    assert [mention.label for mention in document.mentions] == labels
+
+
+def test_nothing_goes_on_after_its_end_and_an_end_may_be_missing(tmp_path: Path) -> None:
+    (document,) = read_iob(write(tmp_path, "a\tS-X\nb\tI-X\nc\tE-X\nd\tI-X\ne\tL-Y\nf\tB-X\ng\tO\n"))
+    assert [mention.text for mention in document.mentions] == ["a", "b c", "d", "e", "f"]
+
+
+@pytest.mark.parametrize("line", ["ataxia", "ataxia B-Disease", "\tB-Disease", "ataxia\tX-Disease", "ataxia\tB-"])
 def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
     path = write(tmp_path, f"Rare\tO\n{line}\n")
     with pytest.raises(ValueError, match=r"NL108.*test\.tsv, line 2\b"):

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import spacy
 from hypothesis import given
@@ -202,6 +203,47 @@ def test_votes_come_from_the_span_group() -> None:
     read = doc_spans(case, ["GENE"], spans_key="sc")
     assert read.votes == {TokenSpan(0, 1, "GENE"): 0.75, TokenSpan(0, 2, "DISEASE"): 0.25}
     assert read.chars == {TokenSpan(0, 1, "GENE"): (0, 2, "GENE")}, "judged are those of the labels"
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.5],
+        [0.5, 0.5, 0.5],
+        [None, 0.5],
+        [0.5, float("nan")],
+        [0.5, float("inf")],
+        [[0.5, 0.5], [0.5, 0.5]],
+        [[0.5], [0.5, 0.5]],
+        {0: 0.5, 1: 0.5},
+        ["0.5", "0.5"],
+        0.5,
+        None,
+    ],
+)
+def test_scores_that_are_no_votes_cost_the_votes_alone(scores: object) -> None:
+    """Whoever set them, another component or a user, the strict scores are still to be had."""
+    case = example(tokens("ab", "c"), tokens("ab", "c"), [(0, 2, "GENE")], [(0, 2, "GENE")])
+    doc = case.predicted
+    spans = [Span(doc, 0, 1, "GENE"), Span(doc, 0, 2, "DISEASE")]
+    doc.spans["nerllama"] = SpanGroup(doc, spans=spans, attrs={"scores": scores})
+    read = doc_spans(case)
+    assert (read.votes, read.unread) == (None, True)
+    assert count(read.predicted, read.gold) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("scores", [(1, 0), np.array([1, 0], dtype="float32"), np.array([1, 0])])
+def test_votes_may_be_any_vector_of_numbers(scores: object) -> None:
+    case = example(tokens("ab", "c"), tokens("ab", "c"), [], [])
+    spans = [Span(case.predicted, 0, 1, "GENE"), Span(case.predicted, 0, 2, "GENE")]
+    case.predicted.spans["nerllama"] = SpanGroup(case.predicted, spans=spans, attrs={"scores": scores})
+    assert doc_spans(case).votes == {TokenSpan(0, 1, "GENE"): 1.0, TokenSpan(0, 2, "GENE"): 0.0}
+
+
+def test_no_candidates_are_votes_too() -> None:
+    case = example(tokens("ab"), tokens("ab"), [], [])
+    case.predicted.spans["nerllama"] = SpanGroup(case.predicted, attrs={"scores": []})
+    assert doc_spans(case).votes == {}
 
 
 def test_another_text_is_an_error() -> None:

@@ -99,6 +99,11 @@ def convert_cli(
         msg.warn(f"{input_path} holds no documents{left_out}")
     elif not report.mentions and report.skipped:
         msg.warn("All mentions were skipped: compare --labels with the labels above")
+    elif not report.mentions:
+        msg.warn(
+            "There is no mention in any document: a model that is trained on them learns to mark nothing. Compare "
+            "the file with what docs/corpora.md says is read of its format"
+        )
     msg.good(f"Wrote {report.documents} documents to {output_path}")
 
 

@@ -1,7 +1,7 @@
 """`python -m spacy nerllama evaluate`: a pipeline and gold docs -> scores, intervals, calibration, errors."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..evaluation.result import Result
     from ..evaluation.spans import DocSpans
 
+VOTES_KEY = "nerllama"
 TRAIN_HELP = "Training data (.spacy): tells recall on mentions that occur in it from recall on others"
 COMPARE_HELP = "Another pipeline, or a result of this command (.json), on the same data: paired bootstrap"
 LABELS_HELP = (
@@ -37,7 +38,7 @@ def evaluate_cli(
     train: Annotated[Path | None, Opt("--train", help=TRAIN_HELP)] = None,
     compare: Annotated[str | None, Opt("--compare", help=COMPARE_HELP)] = None,
     labels: Annotated[str | None, Opt("--labels", help=LABELS_HELP)] = None,
-    spans_key: Annotated[str, Opt("--spans-key", help="Group in doc.spans that holds the votes")] = "nerllama",
+    spans_key: Annotated[str, Opt("--spans-key", help="Group in doc.spans that holds the votes")] = VOTES_KEY,
     gold_preproc: Annotated[bool, Opt("--gold-preproc", "-G", help=GOLD_HELP)] = False,
     limit: Annotated[int | None, Opt("--limit", "-n", min=1, help="Take so many docs, drawn at random")] = None,
     seed: Annotated[int, Opt("--seed", help="Seed of --limit and of the bootstrap")] = 0,
@@ -93,7 +94,7 @@ def evaluate(
     train: Path | None = None,
     compare: str | None = None,
     labels: Collection[str] | None = None,
-    spans_key: str = "nerllama",
+    spans_key: str = VOTES_KEY,
     gold_preproc: bool = False,
     limit: int | None = None,
     seed: int = 0,
@@ -162,7 +163,7 @@ def evaluate(
         "own_tokens": gold_preproc or all(doc.has_unknown_spaces for doc in gold),
         "spacy": run.scores,
         "speed": run.speed,
-        "warnings": _label_warnings(figures["strict"]["labels"]),
+        "warnings": [*_label_warnings(figures["strict"]["labels"]), *_vote_warnings(docs, spans_key)],
         **figures,
     }
     if compare is not None:
@@ -205,6 +206,19 @@ def _label_warnings(totals: Mapping[str, Any]) -> list[str]:
             message = Warnings.W090 if twin else Warnings.W091
             found.append(message.format(label=label, n=each["predicted"], gold=",".join(gold), twin=twin))
     return found
+
+
+def _vote_warnings(docs: Sequence["DocSpans"], spans_key: str) -> list[str]:
+    """Say which docs cost all of them the calibration, where it was to be expected that they vote."""
+    unread = [doc for doc in docs if doc.unread]
+    without = [doc for doc in docs if doc.votes is None and not doc.unread]
+    if len(without) == len(docs) and spans_key == VOTES_KEY:  # a pipeline that does not vote
+        return []
+    return [
+        message.format(n=len(which), total=len(docs), text=which[0].text[:60], key=spans_key)
+        for message, which in ((Warnings.W092, unread), (Warnings.W093, without))
+        if which
+    ]
 
 
 def _show(result: "Result") -> None:

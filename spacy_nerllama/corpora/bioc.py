@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from ..errors import Errors
 from .documents import Annotations, Document, Passage, join_passages
-from .files import as_id, as_offset, is_text, replacing, stream_json
+from .files import as_id, as_offset, is_text, read_head, replacing, stream_json
 
 _CHUNK = 1 << 16  # bytes
 _LISTS = ("documents", "PubTator3")  # what PubTator 3 wraps around its documents
@@ -35,9 +35,8 @@ def read_bioc(path: str | Path, label: str | None = None) -> Iterator[Document]:
         that declares entities, or for offsets that do not give the mention's text.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        head = file.read(_CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
-    documents = stream_json(path, _LISTS) if head[:1] in (b"{", b"[") else _stream_xml(path)
+    is_json = read_head(path).lstrip().startswith(("{", "["))
+    documents = stream_json(path, _LISTS) if is_json else _stream_xml(path)
     for line, fields in documents:
         yield _document(fields, path, line, label)
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import Errors
+from .files import read_head
 from .iob import TAG
 from .pubtator import TEXT_LINE
 
-_HEAD = 1 << 16  # bytes
 _BIOC_JSON = re.compile(r'"(?:passages|documents|PubTator3)"\s*:')
 _BIOC_XML = re.compile(r"(?:<\?xml[^>]*>\s*)?(?:<!DOCTYPE[^>]*>\s*)?<(?:collection|document)\b")
-_JSONL = re.compile(r'\{.*"text"\s*:')
+_JSONL = re.compile(r'(?:\[\s*)?\{.*"text"\s*:')
+_DECODER = json.JSONDecoder()
 
 
 def detect_format(path: str | Path) -> str:
@@ -20,7 +21,8 @@ def detect_format(path: str | Path) -> str:
 
     path: A file, or a folder of brat pairs, of Parquet files, or that `save_to_disk` wrote.
     RETURNS: A name that `read_corpus` takes.
-    RAISES: ValueError if no format fits, or several do, which are named; FileNotFoundError.
+    RAISES: ValueError if no format fits, or several do, which are named, or if the file is compressed;
+        FileNotFoundError.
     """
     path = Path(path)
     if not path.exists():
@@ -28,8 +30,7 @@ def detect_format(path: str | Path) -> str:
     if path.is_dir():
         found = [name for name, patterns in _FOLDERS.items() if any(any(path.glob(p)) for p in patterns)]
     else:
-        with path.open("rb") as file:
-            head = file.read(_HEAD).decode("utf-8-sig", errors="replace")
+        head = read_head(path)
         found = [name for name, fits in _FILES.items() if fits(path, head)]
     if len(found) != 1:
         error = Errors.E126 if found else Errors.E125
@@ -52,9 +53,9 @@ def _is_jsonl(path: Path, head: str) -> bool:
 
 
 def _keys(start: str) -> set[str] | None:
-    """The keys of an object on the first line; None if there is no whole one."""
+    """The keys of the first object, alone or in a list; None if there is no whole one."""
     try:
-        value = json.loads(start.partition("\n")[0])
+        value, _ = _DECODER.raw_decode(start.removeprefix("[").lstrip())
     except (ValueError, RecursionError):
         return None
     return set(value) if isinstance(value, dict) else None

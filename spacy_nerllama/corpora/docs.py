@@ -96,8 +96,8 @@ def to_doc(
     document: The document.
     nlp: The pipeline whose tokenizer is used (its vocab only, where the document brings its words).
     labels: Our label for each label of the corpus; mentions of others are skipped. None: all as they are.
-    misaligned: What to do with a mention that does not fall on token boundaries: "snap" it to the tokens it
-        touches, or "drop" it.
+    misaligned: What to do with a mention that, without white space at its edges, does not fall on token
+        boundaries: "snap" it to the tokens it touches, or "drop" it.
     report: Counts what was done; changed in place.
     RETURNS: The doc, the document's id in `doc.user_data["nerllama_id"]`, and its passages, where it has them,
         in `doc.user_data["nerllama_passages"]`, as lists of the attributes of `Passage`.
@@ -111,17 +111,19 @@ def to_doc(
             report.skipped[mention.label] += 1
             continue
         label = mention.label if labels is None else labels[mention.label]
-        if (mention.start, mention.end, label) in seen:
+        start, end = _without_edges(mention)
+        if (start, end, label) in seen:
             report.duplicates += 1
             continue
-        seen.add((mention.start, mention.end, label))
-        span = _aligned(doc, mention, label)
+        seen.add((start, end, label))
+        span = doc.char_span(start, end, label=label)
         if span is None and misaligned == "drop":
             report.dropped += 1
             continue
         if span is None:
             report.snapped += 1
-            span = _snapped(doc, mention, label)
+            span = doc.char_span(start, end, label=label, alignment_mode="expand")
+            assert span is not None  # start < end lie in the text, as the reader has checked
         spans.append(span)
     _set_entities(doc, spans, report)
     _set_sentences(doc, document, report)
@@ -194,18 +196,12 @@ def _as_mention(ent: Span, offset: int) -> Mention:
     return Mention(offset + ent.start_char, offset + ent.end_char, ent.label_, ent.text, vote)
 
 
-def _aligned(doc: Doc, mention: Mention, label: str) -> Span | None:
-    span = doc.char_span(mention.start, mention.end, label=label)
-    return None if span is None or span[0].is_space or span[-1].is_space else span
+def _without_edges(mention: Mention) -> tuple[int, int]:
+    """Give start and end without the white space at the edges, which is not the mention's.
 
-
-def _snapped(doc: Doc, mention: Mention, label: str) -> Span:
-    # White space at its edges is not the mention's: widening from there would take in a neighbour.
-    start = mention.end - len(mention.text.lstrip())
-    end = mention.start + len(mention.text.rstrip())
-    span = doc.char_span(start, end, label=label, alignment_mode="expand")
-    assert span is not None  # start < end lie in the text, as the reader has checked
-    return span
+    With it a mention would seem to be off its tokens, and widening it would take in a neighbour.
+    """
+    return mention.end - len(mention.text.lstrip()), mention.start + len(mention.text.rstrip())
 
 
 def _set_entities(doc: Doc, spans: list[Span], report: Report) -> None:

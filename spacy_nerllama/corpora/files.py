@@ -1,5 +1,6 @@
 """Corpus files in and out: text with line numbers for messages that say where, JSON as a stream, whole writes."""
 
+import codecs
 import json
 import os
 import re
@@ -12,6 +13,9 @@ from typing import Any, TextIO, TypeGuard
 from ..errors import Errors
 
 _CHUNK = 1 << 16  # characters
+_HEAD = 1 << 16  # bytes
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_PACKED = {b"\x1f\x8b": "gunzip", b"PK\x03\x04": "unzip"}  # by what a file begins with, what unpacks it
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[0-9]{1,10}")
@@ -22,28 +26,52 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Stream the lines of a UTF-8 file, without their ends; a byte order mark and CRLF are allowed.
 
     YIELDS: The line's number, from 1, and its text.
-    RAISES: ValueError, naming file and line, for bytes that are not UTF-8.
+    RAISES: ValueError, naming file and line, for bytes that are not UTF-8, and for a compressed file.
     """
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
+            if number == 1:
+                _check_unpacked(path, raw)
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise ValueError(Errors.E100.format(path=path, line=number, reason=error)) from None
+                raise _not_utf8(path, number, error) from None
             yield number, line.removesuffix("\n").removesuffix("\r")
 
 
 def read_text(path: Path) -> str:
     """Read a UTF-8 file as it stands: offsets may count its line ends, and a byte order mark.
 
-    RAISES: ValueError, naming file and line, for bytes that are not UTF-8.
+    RAISES: ValueError, naming file and line, for bytes that are not UTF-8, and for a compressed file.
     """
     raw = path.read_bytes()
+    _check_unpacked(path, raw)
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(Errors.E100.format(path=path, line=line, reason=error)) from None
+        raise _not_utf8(path, raw.count(b"\n", 0, error.start) + 1, error) from None
+
+
+def read_head(path: Path) -> str:
+    """Read how a file begins, without its byte order mark; UTF-16, too, which XML may be. Bad bytes are replaced.
+
+    RAISES: ValueError for a compressed file.
+    """
+    with path.open("rb") as file:
+        raw = file.read(_HEAD)
+    _check_unpacked(path, raw)
+    return raw.decode("utf-16" if raw.startswith(_UTF16) else "utf-8-sig", errors="replace")
+
+
+def _check_unpacked(path: Path, raw: bytes) -> None:
+    for magic, tool in _PACKED.items():
+        if raw.startswith(magic):
+            raise ValueError(Errors.E131.format(path=path, tool=tool))
+
+
+def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> ValueError:
+    reason = "it begins as UTF-16 does" if error.object.startswith(_UTF16) else error
+    return ValueError(Errors.E100.format(path=path, line=line, reason=reason))
 
 
 def is_text(value: object) -> TypeGuard[str]:
@@ -181,7 +209,7 @@ class _Json:
         try:
             chunk = self.file.read(max(_CHUNK, len(rest)))
         except UnicodeDecodeError as error:
-            raise ValueError(Errors.E100.format(path=self.path, line=self.line, reason=error)) from None
+            raise _not_utf8(self.path, self.line, error) from None
         self.buffer, self.at = rest + chunk, 0
         return bool(chunk)
 

@@ -1,4 +1,4 @@
-"""IOB2 (CoNLL) files: a token and its tag on each line, a blank line between sentences."""
+"""IOB files (CoNLL), IOBES and the like: a token and its tag on each line, a blank line between sentences."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,8 @@ from ..errors import Errors
 from .documents import Document, Mention
 from .files import numbered_lines
 
-TAG = re.compile(r"O|([BI])(?:-(.+))?")
+TAG = re.compile(r"O|([BIESLUM])(?:-(.+))?")  # End and Single of IOBES, Last and Unit of BILOU, Middle of BMES
+_BEGIN, _END = "BSU", "ESLU"
 
 
 def read_iob(
@@ -18,10 +19,11 @@ def read_iob(
     columns: tuple[int, int] = (0, -1),
     separator: str | None = "\t",
 ) -> Iterator[Document]:
-    """Stream the sentences of an IOB2 file, one document a sentence.
+    """Stream the sentences of an IOB2, IOBES, BILOU or BMES file, one document a sentence.
 
-    Tags are `O`, `B-TYPE`, `I-TYPE`, or bare `B` and `I`. An `I` that continues no mention of its type begins
-    one, as in the CoNLL scorer. `-DOCSTART-` lines are skipped.
+    Tags are `O`, `B-TYPE`, `I-TYPE` and so on, or bare `B` and `I`. An `I` (`M`, `E`, `L`) that continues no
+    mention of its type begins one, as in the CoNLL scorer, and what a `B` begins need not have its `E` or `L`.
+    `-DOCSTART-` lines are skipped.
 
     path: The file.
     label: The label of mentions whose tags name no type.
@@ -49,7 +51,7 @@ def read_iob(
 
 
 def parse_tag(tag: str, label: str | None, where: str) -> tuple[str, str]:
-    """Read a tag as (B, I or O; label).
+    """Read a tag as (letter, label).
 
     where: File and line, for the message.
     RAISES: ValueError for an unknown tag, or one that names no type where no label is given.
@@ -72,11 +74,11 @@ def tagged_sentence(id_: str, words: Sequence[str], tags: Sequence[tuple[str, st
     start, previous = 0, ""
     for word, (tag, label) in zip(words, tags, strict=True):
         end = start + len(word)
-        if tag == "I" and label == previous:
-            spans[-1] = (spans[-1][0], end, label)
-        elif tag != "O":
+        if tag in _BEGIN or (tag != "O" and label != previous):
             spans.append((start, end, label))
-        start, previous = end + 1, label
+        elif tag != "O":
+            spans[-1] = (spans[-1][0], end, label)
+        start, previous = end + 1, "" if tag in _END else label
     mentions = tuple(Mention(start, end, label, text[start:end]) for start, end, label in spans)
     return Document(id_, text, mentions, words=tuple(words), is_sentence=True)
 

@@ -1,4 +1,4 @@
-"""JSON lines with `text` and `spans`, as Prodigy and many scripts write them."""
+"""JSON lines with `text` and `spans`, as Prodigy and many scripts write them, or a list of such objects."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -8,26 +8,32 @@ from typing import Any
 
 from ..errors import Errors
 from .documents import Annotations, Document, Mention
-from .files import as_id, as_offset, is_text, numbered_lines, parse_json, replacing
+from .files import as_id, as_offset, is_text, numbered_lines, parse_json, read_head, replacing, stream_json
 
 ANSWERS = ("accept", "reject", "ignore")
+_LISTS = ("entities", "label", "labels")  # where others have what Prodigy has in `spans`, as [start, end, label]
 
 
 def read_jsonl(path: str | Path, label: str | None = None) -> Iterator[Document]:
-    """Stream the documents of a file of JSON lines.
+    """Stream the documents of a file of JSON lines, or of a list of such objects.
 
     Of each object, `text`, `spans` (with `start`, `end` and `label`), `answer` and `id` are taken; there need be
-    only a text. Other keys, such as Prodigy's `tokens` and `meta`, are skipped.
+    only a text. Where there are no `spans`, `entities`, `label` or `labels` may hold lists [start, end, label], as
+    Doccano and spaCy 2 have them. Other keys, such as Prodigy's `tokens` and `meta`, are skipped.
 
     path: The file.
     label: The label of spans that have none.
     RAISES: ValueError, naming file and line, for what is not such an object, or a span outside of its text.
     """
     path = Path(path)
-    for number, line in numbered_lines(path):
-        if line.strip():
+    if read_head(path).lstrip().startswith("["):
+        for number, (line, fields) in enumerate(stream_json(path, ()), start=1):
+            yield _document(fields, f"{path.stem}-{number}", label, f"{path}, object {number} (line {line})")
+        return
+    for number, text in numbered_lines(path):
+        if text.strip():
             where = f"{path}, line {number}"
-            yield _document(parse_json(line, path, number), f"{path.stem}-{number}", label, where)
+            yield _document(parse_json(text, path, number), f"{path.stem}-{number}", label, where)
 
 
 def write_jsonl(documents: Iterable[Document], path: str | Path) -> None:
@@ -50,13 +56,13 @@ def _span(mention: Mention) -> dict[str, Any]:
 def _document(fields: Any, id_: str, label: str | None, where: str) -> Document:
     if not isinstance(fields, dict) or not is_text(fields.get("text")):
         raise ValueError(Errors.E117.format(where=where, expected="an object with a text"))
-    spans, answer = fields.get("spans"), fields.get("answer", "accept")
+    spans, answer = _spans(fields, where), fields.get("answer", "accept")
     if answer not in ANSWERS:
         raise ValueError(Errors.E117.format(where=where, expected=f"an answer of {', '.join(ANSWERS)}"))
-    if not isinstance(spans or [], list):
+    if not isinstance(spans, list):
         raise ValueError(Errors.E117.format(where=where, expected="a list of spans"))
     found = Annotations(fields["text"])
-    for span in spans or []:
+    for span in spans:
         if not isinstance(span, dict):
             raise ValueError(Errors.E117.format(where=where, expected="spans that are objects"))
         start, end, name = as_offset(span.get("start")), as_offset(span.get("end")), span.get("label") or label
@@ -66,3 +72,15 @@ def _document(fields: Any, id_: str, label: str | None, where: str) -> Document:
             raise ValueError(Errors.E117.format(where=where, expected="spans with start, end and label"))
         found.add([(start, end)], name, found.text[start:end], where)
     return replace(found.document(as_id(fields.get("id")) or id_), answer=answer)
+
+
+def _spans(fields: dict[str, Any], where: str) -> Any:
+    """Give the spans of an object, be they in a key of another tool: else all of its mentions would be lost."""
+    key = next((key for key in _LISTS if fields.get(key)), None)
+    if fields.get("spans") is not None or key is None:
+        return fields.get("spans") or []
+    rows = fields[key]
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 3 for row in rows):
+        expected = f"spans, be they empty, or {key!r} to be a list of [start, end, label]"
+        raise ValueError(Errors.E117.format(where=where, expected=expected))
+    return [dict(zip(("start", "end", "label"), row, strict=True)) for row in rows]

@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from spacy.tokens import Doc
 from spacy.training import Example
 
@@ -27,7 +28,9 @@ class DocSpans:
     gold, predicted: The entities, in order; neither overlap among themselves.
     misaligned: How many predictions do not fall on boundaries of gold tokens. They are judged like all others.
     unannotated: How many predictions were left out because they touch tokens without gold annotation.
-    votes: The vote of each candidate span, in tokens of the predicted doc. None: the pipeline does not vote.
+    votes: The vote of each candidate span, in tokens of the predicted doc. None: the pipeline does not vote, or
+        not so that it can be read.
+    unread: Whether there are scores, and they cannot be read as votes.
     chars: The character span of each candidate that is judged.
     """
 
@@ -37,6 +40,7 @@ class DocSpans:
     misaligned: int = 0
     unannotated: int = 0
     votes: Mapping[TokenSpan, float] | None = None
+    unread: bool = False
     chars: Mapping[TokenSpan, CharSpan] = field(default_factory=dict)
 
 
@@ -60,7 +64,8 @@ def doc_spans(example: Example, labels: Collection[str] | None = None, spans_key
 
     example: The two docs.
     labels: Judge only these labels. None: all.
-    spans_key: The group in `doc.spans` that holds the candidates, their votes in attrs["scores"].
+    spans_key: The group in `doc.spans` that holds the candidates, their votes in attrs["scores"]. Scores that are
+        no votes of these candidates cost no more than the votes.
     RAISES: ValueError if the docs have different texts.
     """
     gold, predicted = example.reference, example.predicted
@@ -75,15 +80,19 @@ def doc_spans(example: Example, labels: Collection[str] | None = None, spans_key
     judged = tuple(filter(is_annotated, found))
     votes: dict[TokenSpan, float] | None = None
     chars: dict[TokenSpan, CharSpan] = {}
+    unread = False
     group = predicted.spans.get(spans_key)
     if group is not None and "scores" in group.attrs:
-        votes = {}
-        for span, vote in zip(group, group.attrs["scores"], strict=True):
-            candidate = TokenSpan(span.start, span.end, span.label_)
-            votes[candidate] = float(vote)
-            place = CharSpan(span.start_char, span.end_char, span.label_)
-            if (labels is None or span.label_ in labels) and is_annotated(place):
-                chars[candidate] = place
+        candidates = [TokenSpan(span.start, span.end, span.label_) for span in group]
+        scores = read_scores(group.attrs["scores"], len(candidates))
+        unread = scores is None
+        votes = None if scores is None else dict(zip(candidates, scores, strict=True))
+        places = [CharSpan(span.start_char, span.end_char, span.label_) for span in group]
+        chars = {
+            candidate: place
+            for candidate, place in zip(candidates, places, strict=True)
+            if (labels is None or place.label in labels) and is_annotated(place)
+        }
     return DocSpans(
         gold.text,
         gold_spans(gold, labels),
@@ -91,5 +100,20 @@ def doc_spans(example: Example, labels: Collection[str] | None = None, spans_key
         misaligned=sum(gold.char_span(span.start, span.end) is None for span in judged),
         unannotated=len(found) - len(judged),
         votes=votes,
+        unread=unread,
         chars=chars,
     )
+
+
+def read_scores(scores: Any, n: int) -> list[float] | None:
+    """Read the scores of a span group, which may be of any component.
+
+    n: How many spans the group has.
+    RETURNS: The scores; None if they are not a finite number for each span.
+    """
+    try:
+        read = np.asarray(scores)
+    except Exception:  # ragged lists, an array on a GPU: of whatever library it is, the other figures matter more
+        return None
+    is_vector = read.shape == (n,) and read.dtype.kind in "fiu"
+    return read.astype(float).tolist() if is_vector and np.isfinite(read).all() else None
