@@ -193,6 +193,8 @@ def test_jsonl_as_doccano_and_spacy_2_write_it(tmp_path: Path, key: str) -> None
         {"spans": [], "label": "positive"},
         {"spans": [], "entities": [[0, 3, "GENE"]]},
         {"entities": [], "label": [], "labels": None},
+        {"label": "positive"},
+        {"labels": ["positive", "short"]},
     ],
 )
 def test_jsonl_where_spans_or_nothing_say_that_there_is_no_mention(tmp_path: Path, fields: dict) -> None:
@@ -227,8 +229,7 @@ def test_a_list_of_objects_is_read_as_json_lines_are(tmp_path: Path) -> None:
         ('{"text": "a", "spans": {}}', None),
         ('{"text": "a", "spans": {"start": 0}}', "NL117.*a list of spans"),
         ('{"text": "a", "spans": [1]}', "NL117.*objects"),
-        ('{"text": "a", "label": "positive"}', r"NL117.*'label' to be a list of \[start, end, label\]"),
-        ('{"text": "a", "labels": ["positive"]}', "NL117.*'labels' to be"),
+        ('{"text": "a", "label": [[0, 1]]}', r"NL117.*'label' to be a list of \[start, end, label\]"),
         ('{"text": "a", "entities": [{"start": 0, "end": 1, "label": "X"}]}', "NL117.*'entities' to be"),
         ('{"text": "a", "entities": [[0, 1]]}', "NL117.*'entities' to be"),
         ('{"text": "a", "entities": [[0, 1, null]]}', "NL109"),

@@ -76,11 +76,14 @@ def _document(fields: Any, id_: str, label: str | None, where: str) -> Document:
 
 def _spans(fields: dict[str, Any], where: str) -> Any:
     """Give the spans of an object, be they in a key of another tool: else all of its mentions would be lost."""
-    key = next((key for key in _LISTS if fields.get(key)), None)
-    if fields.get("spans") is not None or key is None:
-        return fields.get("spans") or []
-    rows = fields[key]
-    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 3 for row in rows):
-        expected = f"spans, be they empty, or {key!r} to be a list of [start, end, label]"
-        raise ValueError(Errors.E117.format(where=where, expected=expected))
-    return [dict(zip(("start", "end", "label"), row, strict=True)) for row in rows]
+    if fields.get("spans") is not None:
+        return fields["spans"] or []
+    for key in _LISTS:
+        rows = fields.get(key)
+        if not isinstance(rows, list) or not any(isinstance(row, (list, dict)) for row in rows):
+            continue  # a class of the whole text
+        if not all(isinstance(row, list) and len(row) == 3 for row in rows):
+            expected = f"spans, be they empty, or {key!r} to be a list of [start, end, label]"
+            raise ValueError(Errors.E117.format(where=where, expected=expected))
+        return [dict(zip(("start", "end", "label"), row, strict=True)) for row in rows]
+    return []
