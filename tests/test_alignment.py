@@ -348,6 +348,15 @@ def test_what_is_marked_is_found(
     assert align(Request(sentence, tuple(labels)), response, scheme) == (tuple(spans), "exact")
 
 
+@pytest.mark.parametrize("marker", ["@@", "##", "@", "###"])
+@given(st.data())
+def test_markers_that_are_all_alike_are_read_in_pairs(marker: str, data: st.DataObject) -> None:
+    sentence = data.draw(sentences(st.text("abcαβγ123(-)", min_size=1, max_size=5)))
+    spans = data.draw(spans_of(sentence, ["GENE"]))
+    parts = [segment.text if segment.kind == "text" else f" {marker} " for segment in mark(sentence, spans)]
+    assert align(Request(sentence, (GENE,)), "".join(parts)) == (tuple(spans), "exact")
+
+
 pieces = st.sampled_from([*LOOKALIKE, *PLAIN, " ", "\n", "[", '["', '"]', "```", "Input:", "\0", "beta", "ß", "İ"])
 responses = st.lists(pieces | st.text(max_size=6), max_size=20).map("".join)
 
