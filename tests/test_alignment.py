@@ -58,12 +58,15 @@ TEXT = "Loss of ATM and p53 causes ataxia in TGF - β1 deficient mice ."
             f"{TEXT}\nInput:\np53 fell .\nOutput:\n@@p53## fell .",
             [],
         ),
+        (f"{TEXT}\nInput:\np53\nOutput:\n@@p53##", []),
+        (f"{TEXT}\n\nGenes: @@p53##, @@BRCA1##", []),
         # of a text that is given twice, the marked one counts
         (
             "Input: Loss of ATM and p53 causes ataxia in TGF - β1 deficient mice .\n"
             "Output: Loss of @@ATM## and p53 causes ataxia in TGF - β1 deficient mice .",
             ["ATM"],
         ),
+        (f"{TEXT}\n@@Loss## of ATM and p53 causes ataxia in TGF - β1 deficient mice .", ["Loss"]),
     ],
 )
 def test_a_faithful_copy(response: str, expected: list[str]) -> None:
@@ -104,8 +107,23 @@ def test_a_faithful_copy(response: str, expected: list[str]) -> None:
         ('["ATM", "TGF - β1"]', ["ATM", "TGF|-|β1"]),
         ('Here you are:\n```json\n["p53", "atm", "BRCA1"]\n```', ["ATM", "p53"]),
         ('{"genes": ["p53"]}', ["p53"]),
+        ("['ATM', 'TGF - β1']", ["ATM", "TGF|-|β1"]),
+        ('[{"gene": "ATM", "at": 8}, {"gene": "p53", "at": 16}]', ["ATM", "p53"]),
+        ("@@ATM##, @@TGF-β1##", ["ATM", "TGF|-|β1"]),
+        ("Genes: @@ATM##, @@BRCA1##", ["ATM"]),
+        # or the text as it is, and a list
+        (f"{TEXT}\n\nGenes: @@ATM##, @@p53##", ["ATM", "p53"]),
+        (f"{TEXT}\n\n1. @@ATM##\n2. @@p53##\n", ["ATM", "p53"]),
+        # or there are none
         ("[]", []),
         ("```json\n[]\n```", []),
+        ('{"genes": []}', []),
+        ("None", []),
+        ("Genes: none.", []),
+        ("n/a", []),
+        ("No genes.", []),
+        ("There are no genes here.", []),
+        ("No entities of this kind.", []),
         (
             "The genes that I found are @@p53##, @@TGF-beta1## and @@BRCA1##; nothing else is one.",
             ["p53", "TGF|-|β1"],
@@ -123,7 +141,10 @@ def test_a_changed_copy(response: str, expected: list[str]) -> None:
         ("Loss of @@ATM## and p53 caus", ["ATM"]),
         ("Loss of @@ATM## and", ["ATM"]),
         ("Loss of @@ATM## and p53 causes ataxia in @@", ["ATM"]),
-        ("Output:\nLoss of @@ATM## an p53 causes ataxia in @@TGF -", ["ATM", "TGF|-"]),
+        # in a word, or where a mention goes on
+        ("Output:\nLoss of @@ATM## an p53 causes ataxia in @@TG", ["ATM", "TGF"]),
+        ("Output:\nLoss of @@ATM## an p53 causes ataxia in @@TGF -", ["ATM"]),
+        ("Output:\nLoss of @@ATM## an p53 causes ataxia in @@TGF ", ["ATM"]),
     ],
 )
 def test_a_truncated_copy(response: str, expected: list[str]) -> None:
@@ -136,7 +157,12 @@ def test_a_truncated_copy(response: str, expected: list[str]) -> None:
         "",
         " \n",
         "I cannot help with that.",
-        "There are no genes here.",
+        "No problem!",
+        "No sentence was given.",
+        # names without any mark: they may be meant, or a piece of the text
+        "ATM, p53",
+        "1. ATM\n2. p53",
+        "TGF - β1",
         '["BRCA1"]',
         "[1, 2]",
         "[" * 100_000,
@@ -176,6 +202,42 @@ def test_markers(response: str, expected: list[str]) -> None:
     assert found("Loss of ATM and p53", response) == ["exact", *expected]
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        "@@ATM##, @@p53## and @@ATM## bind @@p53##.",
+        "@@ATM@@, @@p53## and @@ATM## bind @@p53##.",
+        "##ATM##, @@p53## and ##ATM## bind @@p53##.",
+        "@@ATM@@, @@p53@@ and @@ATM@@ bind @@p53@@.",
+        "@ATM@, @p53@ and @ATM@ bind @p53@.",
+        "@@ ATM @@ , @@ p53 @@ and @@ ATM @@ bind @@ p53 @@ .",
+        "## ATM ## , ## p53 ## and ## ATM ## bind ## p53 ## .",
+        "@ ATM @, @ p53 @ and @ ATM @ bind @ p53 @.",
+    ],
+)
+def test_a_mention_may_occur_twice_and_have_the_same_marker_on_both_sides(response: str) -> None:
+    assert found("ATM , p53 and ATM bind p53 .", response) == ["exact", "ATM", "p53", "ATM", "p53"]
+
+
+def test_markers_that_are_all_alike_are_no_pairs_where_a_letter_stands_against_them() -> None:
+    assert found("ATM and p53 bind DNA in mice .", "@@ATM and @@p53 bind DNA in mice .") == ["exact"]
+    assert found("ATM and p53 bind .", "ATM## and p53## bind .") == ["exact"]
+
+
+def test_a_list_means_each_place() -> None:
+    text = "ATM and p53 , but not mutated ATM , bind ."
+    assert found(text, "@@ATM##") == ["aligned", "ATM", "ATM"]
+    assert found(text, "- @@ATM##\n- @@p53##") == ["aligned", "ATM", "p53", "ATM"]
+    assert found(text, "@@ATM## and") == ["truncated", "ATM"], "this is no list"
+    assert found(text, "@@ATM##, @@p5") == ["truncated", "ATM", "p53"], "nor is this: p5 is not in the text"
+
+
+def test_a_text_that_begins_like_an_answer_is_still_copied() -> None:
+    text = "No genes were found , but ATM was lost ."
+    assert found(text, "No genes were found, but @@ATM##") == ["truncated", "ATM"]
+    assert found(text, "No genes") == ["truncated"]
+
+
 def test_a_mention_that_is_not_closed_ends_before_the_full_stop_and_is_not_too_long() -> None:
     text = "It is the ataxia telangiectasia gene ."
     assert found(text, "It is the @@ataxia telangiectasia gene.") == ["exact", "ataxia|telangiectasia|gene"]
@@ -183,6 +245,10 @@ def test_a_mention_that_is_not_closed_ends_before_the_full_stop_and_is_not_too_l
     assert len(words.split()) > MAX_UNCLOSED_TOKENS
     assert found(f"{words} gene", f"@@{words} gene") == ["exact"]
     assert found(f"{words} gene", f"@@{words} gene##") == ["exact", "|".join([*words.split(), "gene"])]
+    assert found("Loss of the long gene name in mice", "Loss of the @@long gene name in") == [
+        "truncated",
+        "long|gene|name|in",
+    ]
 
 
 def test_mentions_are_snapped_to_tokens() -> None:
@@ -282,6 +348,15 @@ def test_what_is_marked_is_found(
     assert align(Request(sentence, tuple(labels)), response, scheme) == (tuple(spans), "exact")
 
 
+@pytest.mark.parametrize("marker", ["@@", "##", "@", "###"])
+@given(st.data())
+def test_markers_that_are_all_alike_are_read_in_pairs(marker: str, data: st.DataObject) -> None:
+    sentence = data.draw(sentences(st.text("abcαβγ123(-)", min_size=1, max_size=5)))
+    spans = data.draw(spans_of(sentence, ["GENE"]))
+    parts = [segment.text if segment.kind == "text" else f" {marker} " for segment in mark(sentence, spans)]
+    assert align(Request(sentence, (GENE,)), "".join(parts)) == (tuple(spans), "exact")
+
+
 pieces = st.sampled_from([*LOOKALIKE, *PLAIN, " ", "\n", "[", '["', '"]', "```", "Input:", "\0", "beta", "ß", "İ"])
 responses = st.lists(pieces | st.text(max_size=6), max_size=20).map("".join)
 
@@ -317,6 +392,11 @@ def test_any_response_to_any_sentence(scheme: MarkingScheme, data: st.DataObject
         "#@" * 5_000,
         "[" * 10_000,
         "ab ba " * 1_700,
+        " " * 10_000,
+        "no" + " " * 10_000,
+        "[ ': " * 2_500,
+        "@a@" + "b" * 10_000,
+        "@@a## " * 1_700,
         "@gene" * 2_000,
         "\n".join(["ab ba"] * 1_700),
         "".join(f"@x{i}@#x{i}#" for i in range(700)),

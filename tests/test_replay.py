@@ -119,8 +119,8 @@ def test_responses_are_counted_by_diagnosis(record: Record, caplog: pytest.LogCa
     with caplog.at_level(logging.INFO, logger="spacy_nerllama"):
         for _ in range(2):  # a response that is asked for again is still one
             list(nlp.pipe(tokenised(nlp, text) for text in texts))
-    assert model.diagnoses == {"exact": 5, "truncated": 2, "unusable": 1}
-    assert "5 exact, 2 truncated, 1 unusable" in caplog.messages[-1]
+    assert model.diagnoses == {"exact": 5, "truncated": 1, "aligned": 1, "unusable": 1}
+    assert "5 exact, 1 aligned, 1 unusable, 1 truncated" in caplog.messages[-1]
 
 
 def test_the_scheme_of_the_prompt_is_that_of_the_responses(record: Record) -> None:
@@ -187,6 +187,6 @@ def test_it_travels(record: Record, tmp_path: Path) -> None:
     for again in (spacy.load(tmp_path / "pipeline"), pipeline(record(*RECORDS)).from_bytes(nlp.to_bytes())):
         assert entities(again("p53 fell.")) == [("p53", "GENE")]
     model = pickle.loads(pickle.dumps(nlp.get_pipe("nerllama_ner").model))
-    assert model.diagnoses == {"truncated": 1}
+    assert model.diagnoses == {"aligned": 1}
     docs = nlp.pipe(["p53 fell.", "ATM causes ataxia."], n_process=2)
     assert [entities(doc) for doc in docs] == [[("p53", "GENE")], [("ATM", "GENE"), ("ataxia", "DISEASE")]]

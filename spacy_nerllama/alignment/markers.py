@@ -2,19 +2,21 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle, groupby, islice
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..marking import SINGLE, Markers, MarkingScheme
 from ..requests import Request, Sentence
-from .matching import Folded, match_characters
+from .matching import Folded, fold_form, match_characters
 
 MAX_NAMES = 16  # of typed markers in a response
+MAX_MARKERS = 10_000  # that are taken out of a response
 
 _Kind = Literal["open", "close"]
+_KINDS: tuple[_Kind, _Kind] = ("open", "close")
 _FOREIGN = ""  # the label of markers that name something else than was asked for
 
 
@@ -51,7 +53,7 @@ class Marked(NamedTuple):
         found: list[MarkedMention] = []
         opened: list[_Mark] = []
         last: _Mark | None = None
-        for last in self._marks_in(start, end):
+        for last in self.marks[bisect_left(self.marks, (start,)) : bisect_left(self.marks, (end + 1,))]:
             if last.kind == "open":
                 opened.append(last)
             elif opened and (opened[-1].label == last.label or None in (opened[-1].label, last.label)):
@@ -60,39 +62,51 @@ class Marked(NamedTuple):
         if last and last.kind == "open":
             end = last.at + len(self.text[last.at : end].rstrip(" \t\r\n.,;:!?"))
             found.append(MarkedMention(last.at, end, last.label, closed=False))
-        return found
+        return [mention for mention in found if mention.start < mention.end]
 
-    def has_marks(self, start: int, end: int) -> bool:
-        """Whether any marker stands in [start, end] of the text."""
-        return bool(self._marks_in(start, end))
-
-    def _marks_in(self, start: int, end: int) -> Sequence[_Mark]:
-        return self.marks[bisect_left(self.marks, (start,)) : bisect_left(self.marks, (end + 1,))]
+    def strings(self, mentions: Iterable[MarkedMention]) -> list[tuple[str, str | None]]:
+        """Give what mentions say, each with its label."""
+        return [(self.text[mention.start : mention.end], mention.label) for mention in mentions]
 
 
 def take_markers_out(request: Request, response: str, scheme: MarkingScheme) -> Marked:
     pattern, meanings = _marker_pattern(request, response, scheme)
     if pattern.search(request.sentence.text):
-        found = _markers_left_over(request.sentence, response, pattern)
+        matches = _markers_left_over(request.sentence, response, pattern)
     else:
-        found = ((match.start(), match.end(), str(match.lastgroup)) for match in pattern.finditer(response))
+        matches = ((match.start(), match.end(), str(match.lastgroup)) for match in pattern.finditer(response))
+    found = [*islice(matches, MAX_MARKERS)]
     parts: list[str] = []
     marks: list[_Mark] = []
-    length = last = depth = 0
-    for start, end, group in found:
-        kind, label = meanings[group]
-        # `@@ataxia@@` and `##ataxia##` are meant as mentions: where the marker stands says what it is.
-        before, after = response[max(0, start - 1) : start], response[end : end + 1]
+    length = last = 0
+    kinds = _kinds(response, [(start, end, meanings[group][0]) for start, end, group in found])
+    for (start, end, group), kind in zip(found, kinds, strict=True):
+        parts.append(response[last:start])
+        length += start - last
+        marks.append(_Mark(length, kind, meanings[group][1]))
+        last = end
+    return Marked("".join([*parts, response[last:]]), marks)
+
+
+def _kinds(response: str, found: Sequence[tuple[int, int, _Kind]]) -> Iterator[_Kind]:
+    """Tell which markers open and which close, of markers [start, end) and what they are by their signs.
+
+    `@@ataxia@@`, `##ataxia##` and `@@ ataxia @@` are meant as mentions. If all markers are alike each second one
+    closes, unless a letter stands where none may; else where a marker stands says what it is.
+    """
+    around = [(response[max(0, start - 1) : start], response[end : end + 1]) for start, end, _ in found]
+    outside = [*(before for before, _ in around[::2]), *(after for _, after in around[1::2])]
+    if len({kind for *_, kind in found}) == 1 and not len(found) % 2 and not any(map(str.isalnum, outside)):
+        yield from islice(cycle(_KINDS), len(found))
+        return
+    depth = 0
+    for (before, after), (*_, kind) in zip(around, found, strict=True):
         if kind == "open" and depth and not (before.isspace() or before in _OPENING or after.isalnum()):
             kind = "close"
         elif kind == "close" and not depth and after.isalnum() and not before.isalnum():
             kind = "open"
         depth = depth + 1 if kind == "open" else max(0, depth - 1)
-        parts.append(response[last:start])
-        length += start - last
-        marks.append(_Mark(length, kind, label))
-        last = end
-    return Marked("".join([*parts, response[last:]]), marks)
+        yield kind
 
 
 _OPENING = frozenset(["", *"([{<'\"“‘"])
@@ -106,11 +120,10 @@ def _marker_pattern(
     pairs: dict[Markers, str | None] = {SINGLE[""]: only}
     for label, _ in request.labels:
         pairs[scheme[label]] = label if label in (scheme.typed or {}) else only
-    kinds: tuple[_Kind, _Kind] = ("open", "close")
-    plain = [(pair[i], (kinds[i], label)) for pair, label in pairs.items() for i in (0, 1)]
+    plain = [(pair[i], (_KINDS[i], label)) for pair, label in pairs.items() for i in (0, 1)]
     plain.sort(key=lambda marker: -len(marker[0]))  # a shorter one may begin a longer one, which is tried first
     markers: list[tuple[str, tuple[_Kind, str | None]]] = [
-        (_loose_typed("@#"[i], name), (kinds[i], label))
+        (_loose_typed("@#"[i], name), (_KINDS[i], label))
         for name, label in _typed_names(request, response)
         for i in (0, 1)
     ]
@@ -122,14 +135,17 @@ def _marker_pattern(
 def _typed_names(request: Request, response: str) -> list[tuple[str, str]]:
     """Give what the typed markers of a response name, each with its label.
 
-    One that was not asked for must occur twice: `@p53@` may be the mention of a model that forgot how to close it.
+    `@p53@` may be the mention of a model that forgot how to close it. So a name that was not asked for must stand
+    on both sides of a mention, or twice and not in the sentence.
     """
-    response = response.casefold()
+    response, text = response.casefold(), fold_form(request.sentence.text).chars
     labels = {name: _label_called(name, request) for _, name in _TYPED.findall(response)}
     return [
         (name, label)
         for name, label in [*labels.items()][:MAX_NAMES]
-        if label != _FOREIGN or response.count(f"@{name}") + response.count(f"#{name}") > 1
+        if label != _FOREIGN
+        or re.search(r"@ ?{0} ?@[^@#]+# ?{0}\b".format(re.escape(name)), response)
+        or (response.count(f"@{name}") + response.count(f"#{name}") > 1 and fold_form(name).chars not in text)
     ]
 
 
