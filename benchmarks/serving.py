@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from decoding import read_data
 
 PROMPT = CompactPrompt()
+VOTES = {"1": "greedy", "10": "k = 10", "exact": "exact"}
 
 
 def votes_of(model: Any, requests: Sequence[Request], samples: int | None) -> list[Votes]:
@@ -123,7 +124,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a .spacy file; default: sentences that come with the benchmark")
     parser.add_argument("--label", default="DISEASE", help="the label to mark")
     parser.add_argument("--limit", type=int, help="take the first sentences only")
-    parser.add_argument("--timed", type=int, default=60, help="how many of them are timed")
+    parser.add_argument("--samples", nargs="+", choices=VOTES, default=[*VOTES], help="which votes to compare")
+    parser.add_argument("--timed", type=int, default=60, help="how many of them are timed; 0: none")
     parser.add_argument("--few", type=int, default=10, help="how many of them where the server writes k > 1 texts")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--no-text", action="store_true", help="do not let the server write text")
@@ -141,16 +143,17 @@ def main() -> None:
     local = Llama(settings.local, settings.adapter, None, settings.dtype, "cpu")
     threshold = local.meta.get("thresholds", {}).get(settings.label, DEFAULT_THRESHOLD)
     same: list[dict[str, Any]] = []
-    for samples, name in ((1, "greedy"), (10, "k = 10"), (None, "exact")):
+    for name in settings.samples:
+        samples = None if name == "exact" else int(name)
         server.forget()
         ours, theirs = votes_of(served, requests, samples), votes_of(local, requests, samples)
         named, largest = differences(requests, ours, theirs, threshold)
         spans = sum(len(elect(votes.spans, {settings.label: threshold})) for votes in theirs)
         same.append(
-            {"votes": name, "sentences": len(requests), "spans": spans, "differing": named, "gap": largest}
+            {"votes": VOTES[name], "sentences": len(requests), "spans": spans, "differing": named, "gap": largest}
         )
-        print(f"{name}: {len(named)} of {spans} spans differ in {len(requests)} sentences; ", end="")
-        print(f"the largest gap between two votes is {largest:.6f}", *named, sep="\n    ")
+        print(f"{VOTES[name]}: {len(named)} of {spans} spans differ in {len(requests)} sentences; ", end="")
+        print(f"the largest gap between two votes is {largest:.6f}", *named, sep="\n    ", flush=True)
 
     timed = min(settings.timed, len(requests))
     pairs = list(zip(requests[:timed], gold[:timed], strict=True))
@@ -165,7 +168,7 @@ def main() -> None:
         rows.append({"name": name, "k": k, "in_flight": in_flight, "sentences": n, "sentences_per_s": n / seconds})
         print(f"{name} k={k} in flight {in_flight}: {n / seconds:.2f} sentences/s", flush=True)
 
-    for in_flight in settings.in_flight:
+    for in_flight in settings.in_flight if timed else ():
         client = VLLM(settings.url, **model, concurrency=in_flight, timeout=600.0)
         client.load()
         for k in (1, 10, None):
@@ -177,7 +180,8 @@ def main() -> None:
                 run = lambda w=some, k=k, f=in_flight: writer.write(w, k, f)  # noqa: E731 (one of many)
                 clock("text", k, in_flight, len(some), run, writer)
 
-    print(table(rows))
+    if rows:
+        print(table(rows))
     if settings.json:
         settings.json.write_text(json.dumps({"same": same, "rows": rows}, indent=1) + "\n", "utf8")
     served.unload()

@@ -51,3 +51,14 @@ def test_a_run(benchmark, tiny, tiny_base: Path, tmp_path: Path, monkeypatch, ca
         ("marked", k, n) for k in (1, 10, None) for n in (1, 4)
     }
     assert "|  | k | 1 in flight | 4 in flight |" in capsys.readouterr().out
+
+
+def test_some_votes_and_no_times(benchmark, tiny, tiny_base: Path, monkeypatch, capsys) -> None:
+    """For a server on which the whole would take too long."""
+    encoder, engine, *_ = tiny.load()
+    with serving(engine.model, encoder, str(tiny_base)) as served:
+        settings = ["--url", served.url, "--local", str(tiny_base), "--limit", "2"]
+        monkeypatch.setattr(sys, "argv", ["serving.py", *settings, "--samples", "1", "exact", "--timed", "0"])
+        benchmark.main()
+    written = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in written if not line.startswith(" ")] == ["greedy", "exact"]

@@ -167,6 +167,20 @@ def test_samples_are_choices_of_one_request() -> None:
         assert (sent["n"], sent["temperature"], sent["seed"]) == (5, 0.8, 3)
 
 
+@pytest.mark.parametrize("guided", [None, "vllm", "llama.cpp"])
+def test_samples_are_drawn_from_all_tokens(guided: str | None) -> None:
+    """Else llama.cpp's server leaves out what is less than 5 % as likely as the likeliest: it never votes."""
+    with Server() as server:
+        vote(server, Voting(2), guided=guided)
+        vote(server, Voting(1), guided=guided)
+        vote(server, Voting(2), guided=guided, extra_body={"top_k": None, "min_p": 0.1})
+        names = ("top_p", "top_k", "min_p")
+        sampled, greedy, replaced = ({key: body[key] for key in names if key in body} for body in server.bodies)
+        assert sampled == ({"top_p": 1.0, "top_k": 0, "min_p": 0.0} if guided else {}), "others may not know them"
+        assert greedy == {}
+        assert replaced == ({"top_p": 1.0, "min_p": 0.1} if guided else {"min_p": 0.1})
+
+
 @pytest.mark.parametrize("max_n", [1, 2])
 def test_a_server_that_gives_fewer_choices_is_asked_again(max_n: int) -> None:
     with Server(max_n=max_n) as server:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Endpoint = Literal["chat", "completions"]
 Guided = Literal["vllm", "llama.cpp"]
 
+_ALL_TOKENS = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
+"""Sample from the whole of the distribution. llama.cpp leaves out its tail unless told so, vLLM where the model's
+generation_config.json says so; a rare marker would never be drawn."""
+
 _UNAVAILABLE = {401, 404}  # a wrong key, a wrong address or model: so it will be for all requests
 
 
@@ -142,6 +146,7 @@ class OpenAI(TextModel):
                 n = k - len(responses) if self._takes_n else 1
                 if k > 1:
                     body |= {"temperature": voting.temperature, "seed": voting.seed + len(responses)}
+                    body |= _ALL_TOKENS if self.guided else {}
                 try:
                     choices = await self._post(client, {**body, "n": n} if n > 1 else body)
                 except _RefusedError:
