@@ -1,6 +1,6 @@
 """One request a label, or all labels in one reading? Typed markers next to one pair, on the same sentences.
 
-    python benchmarks/multitask.py --output multitask.jsonl --paths.corpus corpus --update .
+    python benchmarks/multitask.py --corpus corpus --output multitask.jsonl --update .
 
 Each run trains a fresh adapter with one prompt and one seed, the decision loss and the same number of tokens: that
 is the same cost, and with typed markers nearly twice the sentences, since each is read once. Then both mark the
@@ -19,7 +19,6 @@ from typing import Any
 
 from accuracy import Result, markdown, once, put
 from losses import alone, spread, train
-from spacy.cli._util import parse_config_overrides
 
 from spacy_nerllama.finetune.data import devel_examples
 from spacy_nerllama.finetune.recipe import Recipe
@@ -65,13 +64,14 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=Path(__file__).with_suffix(".cfg"))
+    parser.add_argument("--corpus", help="folder of the .spacy files; default: as the recipe says")
     parser.add_argument("--output", type=Path, required=True, help="JSONL file of the results; appended to")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--tokens", type=int, default=60_000, help="training tokens of a run")
     parser.add_argument("--devel", type=int, default=100, help="devel sentences that are marked")
     parser.add_argument("--update", type=Path, metavar="REPOSITORY", help="renew the table in its docs/results.md")
-    options, rest = parser.parse_known_args()
-    overrides = parse_config_overrides(rest)
+    options = parser.parse_args()
+    overrides: dict[str, Any] = {"paths.corpus": options.corpus} if options.corpus else {}
     recipe, draw = options.recipe, partial(of_sentences, limit=options.devel)
     settings = {"recipe": recipe.read_text("utf8"), "overrides": overrides, "devel": options.devel}
     settings["tokens"] = options.tokens
