@@ -3,129 +3,35 @@
 import logging
 import shutil
 import warnings
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import srsly
 from spacy.language import Language
 from spacy.pipeline import Pipe
-from spacy.tokens import Doc, Span, SpanGroup
+from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples
 from spacy.util import SimpleFrozenList, ensure_path, from_bytes, to_bytes
 from spacy.vocab import Vocab
 
+from .annotations import span_vote, write_votes
 from .errors import Errors, Warnings
+from .labels import check_annotated, check_labels, describe
 from .marking import MarkingScheme
 from .models.adapter import Adapter
 from .models.cache import Cache, Recorder, request_key, text_key
-from .models.spacyllm import as_model
+from .models.interface import Model
 from .prompts import Prompt, scheme_of, trained_prompt
 from .requests import Request, TokenSpan, doc_requests
 from .stream import Ask, Vote, annotate
 from .updating import Updating, make_lora
-from .voting import Votes, Voting, elect
+from .voting import Votes, Voting
 
 if TYPE_CHECKING:
     from .finetune.updating import Updater
 
 logger = logging.getLogger(__name__)
-
-
-class Model(Protocol):
-    """What turns requests into votes, such as `models.Llama`."""
-
-    @property
-    def adapter(self) -> Adapter | None:
-        """The adapter, which travels with the pipeline."""
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """What is known of the adapter: its `labels` and `thresholds`, among others."""
-
-    def set_adapter(self, adapter: Adapter | None) -> None:
-        """Replace the adapter."""
-
-    def vote(
-        self, requests: Iterable[Request], prompt: Prompt, voting: Voting, max_batch_tokens: int
-    ) -> Iterator[Votes | Exception]:
-        """Give the votes of requests, in order, as a stream; an error in the place of those of one that failed.
-
-        What is missing is raised at once, not in the stream.
-        """
-
-    def warm_up(self) -> None:
-        """Load what is needed, so that the first doc does not wait."""
-
-    def unload(self) -> None:
-        """Give memory back."""
-
-
-DEFAULT_CONFIG = {
-    "labels": None,
-    "spans_key": "nerllama",
-    "overwrite_ents": True,
-    "max_batch_tokens": 4096,
-    "model": {
-        "@llm_models": "nerllama.Llama.v1",
-        "name": None,
-        "adapter": None,
-        "quantization": None,
-        "dtype": "auto",
-        "device": "auto",
-    },
-    "prompt": {"@misc": "nerllama.CompactPrompt.v1"},
-    "voting": {
-        "@misc": "nerllama.Voting.v1",
-        "samples": None,
-        "min_mass": 0.02,
-        "temperature": 1.0,
-        "threshold": None,
-        "seed": 0,
-    },
-    "cache": None,
-    "updating": None,
-    "scorer": {"@scorers": "spacy.ner_scorer.v1"},
-}
-
-
-@Language.factory(
-    "nerllama_ner",
-    assigns=["doc.ents", "token.ent_iob", "token.ent_type", "doc.spans"],
-    default_config=DEFAULT_CONFIG,
-    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
-)
-def make_nerllama_ner(
-    nlp: Language,
-    name: str,
-    labels: dict[str, str] | None,
-    model: Any,
-    prompt: Any,
-    voting: Voting,
-    spans_key: str,
-    overwrite_ents: bool,
-    max_batch_tokens: int,
-    cache: Cache | None,
-    updating: Updating | None,
-    scorer: Callable | None,
-) -> "NerLlama":
-    """Make the component; settings as `NerLlama` has them."""
-    return NerLlama(
-        nlp.vocab,
-        as_model(model),
-        name,
-        labels=labels,
-        prompt=prompt,
-        voting=voting,
-        spans_key=spans_key,
-        overwrite_ents=overwrite_ents,
-        max_batch_tokens=max_batch_tokens,
-        cache=cache,
-        updating=updating,
-        scorer=scorer,
-    )
 
 
 class NerLlama(Pipe):
@@ -162,12 +68,10 @@ class NerLlama(Pipe):
         updating: Updating | None = None,
         scorer: Callable | None = None,
     ) -> None:
-        for label, description in (labels or {}).items():
-            _check_label(label, description)
         if max_batch_tokens < 64:
             raise ValueError(Errors.E053.format(value=max_batch_tokens))
         if not Span.has_extension("nerllama_vote"):
-            Span.set_extension("nerllama_vote", getter=_vote_of)
+            Span.set_extension("nerllama_vote", getter=span_vote)
         self.vocab = vocab
         self.model = model
         self.name = name
@@ -180,7 +84,7 @@ class NerLlama(Pipe):
         self.recorder: Recorder | None = None  # of what `nerllama.Replay.v1` would answer
         self.scorer = scorer
         self.updating = updating or Updating()
-        self._labels = None if labels is None else dict(labels)
+        self._labels = None if labels is None else check_labels(labels)
         self._configured = {"labels": self._labels, "adapter": getattr(model, "adapter_name", None)}
         self._annotated: set[str] = set()  # labels that an example has had: others are not taught as absent
         self._updater: Updater | None = None
@@ -204,11 +108,8 @@ class NerLlama(Pipe):
         RAISES (ValueError): A new label has no description.
         """
         known = self.label_data
-        description = description or known.get(label)
-        _check_label(label, description)
-        new = label not in known
-        self._labels = {**known, label: str(description)}
-        return int(new)
+        self._labels = known | check_labels({label: description or known.get(label)})
+        return int(label not in known)
 
     @property
     def is_trainable(self) -> bool:
@@ -234,25 +135,15 @@ class NerLlama(Pipe):
             and none of the component's is among them.
         """
         if labels is not None:
-            for label, description in labels.items():
-                _check_label(label, description)
-            self._labels = dict(labels)
+            self._labels = check_labels(labels)
         if lora is not None and not self.is_trainable:
             raise ValueError(Errors.E172.format(name=self.name, model=type(self.model).__name__))
         if get_examples is not None and self.is_trainable:
             self._annotated = {ent.label_ for example in get_examples() for ent in example.reference.ents}
             if self._annotated and self._labels is None:
-                known = self.label_data
-                self._labels = {x: known.get(x, _words(x)) for x in sorted(self._annotated)}
+                self._labels = describe(sorted(self._annotated), self.label_data)
                 logger.info("%s: the labels, and what the prompt calls them: %s", self.name, self._labels)
-            missing = [label for label in self.labels if label not in self._annotated]
-            if self._annotated and missing:
-                has = ", ".join(sorted(self._annotated))
-                if len(missing) == len(self.labels):
-                    raise ValueError(Errors.E174.format(name=self.name, labels=", ".join(missing), has=has))
-                warnings.warn(
-                    Warnings.W171.format(name=self.name, labels=", ".join(missing), has=has), stacklevel=2
-                )
+            check_annotated(self.name, self.labels, self._annotated)
         if lora is not None:
             self.model.new_adapter(lora)  # type: ignore[attr-defined]
 
@@ -415,25 +306,7 @@ class NerLlama(Pipe):
         adapter = self.model.meta.get("thresholds", {})
         thresholds = {label: self.voting.threshold_of(label, adapter) for label in self.labels}
         for doc, scored in zip(docs, votes, strict=True):
-            spans = sorted(scored)
-            group = SpanGroup(doc, name=self.spans_key, spans=[Span(doc, *span) for span in spans])
-            group.attrs["scores"] = np.array([scored[span] for span in spans], dtype="float64")
-            group.attrs["nerllama"] = True
-            new = [Span(doc, *span) for span in elect(scored, thresholds)]
-            before = self._marked_before(doc)
-            old = [ent for ent in doc.ents if (ent.start, ent.end, ent.label_) not in before]
-            first, then = (new, old) if self.overwrite_ents else (old, new)
-            taken = {i for span in first for i in range(span.start, span.end)}
-            doc.set_ents([*first, *(s for s in then if taken.isdisjoint(range(s.start, s.end)))])
-            doc.spans[self.spans_key] = group
-
-    def _marked_before(self, doc: Doc) -> set[tuple[int, int, str]]:
-        """Give what the component has voted on in a doc that it has annotated before: it votes anew now."""
-        group = doc.spans.get(self.spans_key)
-        if group is None or not group.attrs.get("nerllama"):
-            return set()
-        mine = set(self.labels)
-        return {(span.start, span.end, span.label_) for span in group if span.label_ in mine}
+            write_votes(doc, scored, thresholds, self.spans_key, self.overwrite_ents)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """Score predictions with the component's scorer.
@@ -525,28 +398,3 @@ class NerLlama(Pipe):
         written = adapter is not None or cfg.get("adapter") is False
         if written and not keep_adapter and configured["adapter"] == self._configured["adapter"]:
             self.model.set_adapter(adapter)
-
-
-def _check_label(label: str, description: str | None) -> None:
-    if not label or not isinstance(description, str) or not description.strip():
-        raise ValueError(Errors.E052.format(label=label))
-
-
-def _words(label: str) -> str:
-    """Give what the prompt calls a label of which nothing else is known: "CELL_LINE" is a cell line."""
-    return label.replace("_", " ").replace("-", " ").strip().lower() or label
-
-
-def _vote_of(span: Span) -> float | None:
-    """The vote of a span in its doc's nerllama group; None for one without, and if spans were taken out of it."""
-    wanted = _place(span)
-    for group in span.doc.spans.values():
-        if group.attrs.get("nerllama") and len(group) == len(group.attrs["scores"]):
-            i = bisect_left(group, wanted, key=_place)  # spans are written in order
-            if i < len(group) and _place(group[i]) == wanted:
-                return float(group.attrs["scores"][i])
-    return None
-
-
-def _place(span: Span) -> TokenSpan:
-    return TokenSpan(span.start, span.end, span.label_)

@@ -17,9 +17,10 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import registry
 
+from spacy_nerllama.annotations import _place
 from spacy_nerllama.models import Llama
 from spacy_nerllama.models.adapter import Adapter
-from spacy_nerllama.pipe import NerLlama, _place
+from spacy_nerllama.pipe import NerLlama
 from spacy_nerllama.prompts import CompactPrompt, MultiTaskPrompt
 from spacy_nerllama.requests import Request, TokenSpan
 from spacy_nerllama.sentences import MAX_TOKENS
@@ -140,7 +141,7 @@ def test_the_votes_of_a_long_doc_are_found_at_once(tiny: Llama, monkeypatch: pyt
     doc = docs("p53 " * 4096)[0]
     component(tiny).set_annotations([doc], [{TokenSpan(i, i + 1, "GENE"): 0.9 for i in range(4096)}])
     looked_at: list[Span] = []
-    monkeypatch.setattr("spacy_nerllama.pipe._place", lambda span: looked_at.append(span) or _place(span))
+    monkeypatch.setattr("spacy_nerllama.annotations._place", lambda span: looked_at.append(span) or _place(span))
     assert doc.ents[-1]._.nerllama_vote == 0.9
     assert len(looked_at) < 20
 

@@ -16,8 +16,8 @@ from weasel.cli import run as weasel_run
 from weasel.cli.document import project_document
 from weasel.util import load_project_config
 
+from spacy_nerllama.factory import DEFAULT_CONFIG
 from spacy_nerllama.finetune.recipe import read_recipe
-from spacy_nerllama.pipe import DEFAULT_CONFIG
 
 PUBTATOR = (
     "1|t|Flecainide in Brugada syndrome.\n1|a|Flecainide made ataxia worse.\n"

@@ -8,8 +8,8 @@ import pytest
 from command_lines import ROOT, check_benchmark_command, check_spacy_command
 from confection import Config
 
+from spacy_nerllama.factory import DEFAULT_CONFIG
 from spacy_nerllama.finetune.recipe import read_recipe
-from spacy_nerllama.pipe import DEFAULT_CONFIG
 
 README = ROOT / "README.md"
 FINETUNING = ROOT / "docs" / "finetuning.md"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_nerllama.pipe import DEFAULT_CONFIG
+from spacy_nerllama.factory import DEFAULT_CONFIG
 from spacy_nerllama.requests import TokenSpan
 from spacy_nerllama.voting import DEFAULT_THRESHOLD, Votes, Voting, elect, shift
 

@@ -1,0 +1,76 @@
+"""The factory `nerllama_ner`: what `nlp.add_pipe` and a config make the component of."""
+
+from collections.abc import Callable
+from typing import Any
+
+from spacy.language import Language
+
+from .models.cache import Cache
+from .models.spacyllm import as_model
+from .pipe import NerLlama
+from .updating import Updating
+from .voting import Voting
+
+DEFAULT_CONFIG = {
+    "labels": None,
+    "spans_key": "nerllama",
+    "overwrite_ents": True,
+    "max_batch_tokens": 4096,
+    "model": {
+        "@llm_models": "nerllama.Llama.v1",
+        "name": None,
+        "adapter": None,
+        "quantization": None,
+        "dtype": "auto",
+        "device": "auto",
+    },
+    "prompt": {"@misc": "nerllama.CompactPrompt.v1"},
+    "voting": {
+        "@misc": "nerllama.Voting.v1",
+        "samples": None,
+        "min_mass": 0.02,
+        "temperature": 1.0,
+        "threshold": None,
+        "seed": 0,
+    },
+    "cache": None,
+    "updating": None,
+    "scorer": {"@scorers": "spacy.ner_scorer.v1"},
+}
+
+
+@Language.factory(
+    "nerllama_ner",
+    assigns=["doc.ents", "token.ent_iob", "token.ent_type", "doc.spans"],
+    default_config=DEFAULT_CONFIG,
+    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+)
+def make_nerllama_ner(
+    nlp: Language,
+    name: str,
+    labels: dict[str, str] | None,
+    model: Any,
+    prompt: Any,
+    voting: Voting,
+    spans_key: str,
+    overwrite_ents: bool,
+    max_batch_tokens: int,
+    cache: Cache | None,
+    updating: Updating | None,
+    scorer: Callable | None,
+) -> NerLlama:
+    """Make the component; settings as `NerLlama` has them."""
+    return NerLlama(
+        nlp.vocab,
+        as_model(model),
+        name,
+        labels=labels,
+        prompt=prompt,
+        voting=voting,
+        spans_key=spans_key,
+        overwrite_ents=overwrite_ents,
+        max_batch_tokens=max_batch_tokens,
+        cache=cache,
+        updating=updating,
+        scorer=scorer,
+    )

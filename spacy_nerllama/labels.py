@@ -1,0 +1,41 @@
+"""Labels, each with its description: what the prompt calls it."""
+
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+
+from .errors import Errors, Warnings
+
+
+def check_labels(labels: Mapping[str, str | None]) -> dict[str, str]:
+    """Check that labels have names and descriptions.
+
+    RETURNS: The labels, in their order.
+    RAISES: ValueError if one has not.
+    """
+    for label, description in labels.items():
+        if not label or not isinstance(description, str) or not description.strip():
+            raise ValueError(Errors.E052.format(label=label))
+    return {label: str(description) for label, description in labels.items()}
+
+
+def describe(labels: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
+    """Give labels their descriptions: the known one, else the label in words ("CELL_LINE": "cell line")."""
+    return {label: known.get(label, _in_words(label)) for label in labels}
+
+
+def _in_words(label: str) -> str:
+    return label.replace("_", " ").replace("-", " ").strip().lower() or label
+
+
+def check_annotated(name: str, labels: Collection[str], annotated: Collection[str]) -> None:
+    """Compare a component's labels with those that its training examples annotate; warn of one that they lack.
+
+    name: The component's name, for messages.
+    RAISES: ValueError if the examples annotate none of the labels, and others.
+    """
+    missing = ", ".join(label for label in labels if label not in annotated)
+    if missing and annotated:
+        has = ", ".join(sorted(annotated))
+        if not set(labels) & set(annotated):
+            raise ValueError(Errors.E174.format(name=name, labels=missing, has=has))
+        warnings.warn(Warnings.W171.format(name=name, labels=missing, has=has), stacklevel=3)
