@@ -2,6 +2,7 @@
 
     python benchmarks/finetune.py --shape 8b --lengths 512 1024 2048 --batches 1 2
     python benchmarks/finetune.py --shape small --lengths 256 512 --batches 1
+    python benchmarks/finetune.py --shape 8b --lengths 512 --batches 1 --dtype bfloat16 --steps 0
 
 Weights are random and quantised to NF4 a layer at a time, so the whole model is never there in bfloat16. Both
 train with gradient checkpointing, in a process of their own.
@@ -12,20 +13,23 @@ plain  `prepare_model_for_kbit_training`, an adapter on q, k, v and o, r = 64, d
        text from logits over the whole vocabulary, AdamW of torch; its forward pass under autocast to bfloat16, as
        the Trainer's bf16=True does it, on GPUs and on CPUs that have the instructions
 
-Memory is what the process needs, weights included, beyond its libraries: of a GPU the most that was allocated, of
-a CPU (Linux) the most that was resident, which also holds what allocators keep. The prediction is that of
-`finetune --dry-run`, for ours. Ratios are plain to ours.
+Memory is what is there at the peak of a step, weights and states of the optimiser included: of a GPU the most that
+was allocated, of a CPU the bytes of all tensors (what kernels take inside of themselves is not among them). The
+prediction is that of `finetune --dry-run`, for ours. Ratios are plain to ours. On a CPU without instructions for
+bfloat16 the memory of bfloat16 can be measured (--steps 0), its speed not: products are computed in float32 there.
 """
 
 import argparse
 import statistics
+import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from losses import Meter
+from live import LiveTensors
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 from tqdm import tqdm
@@ -48,7 +52,7 @@ WAYS = ("ours", "plain")
 RECIPE = Path(__file__).parent.parent / "configs" / "llama3.1-8b-16gb.cfg"
 
 
-def random_base(shape: Shape, device: str) -> Any:
+def random_base(shape: Shape, dtype: torch.dtype, device: str) -> Any:
     """Make a base with random weights, its linear layers in NF4."""
     import bitsandbytes as bnb
 
@@ -64,10 +68,10 @@ def random_base(shape: Shape, device: str) -> Any:
         max_position_embeddings=8192,
     )
     with torch.device("meta"):
-        model: Any = LlamaForCausalLM(config).to(torch.bfloat16)
+        model: Any = LlamaForCausalLM(config).to(dtype)
 
     def filled(parameter: torch.Tensor) -> torch.Tensor:
-        there = torch.empty(parameter.shape, dtype=torch.bfloat16, device=device)
+        there = torch.empty(parameter.shape, dtype=dtype, device=device)
         return there.normal_(std=0.02) if there.dim() > 1 else there.fill_(1)
 
     for module in tqdm(list(model.modules()), "Random weights", leave=False):
@@ -77,7 +81,7 @@ def random_base(shape: Shape, device: str) -> Any:
                     child.in_features,
                     child.out_features,
                     bias=False,
-                    compute_dtype=torch.bfloat16,
+                    compute_dtype=dtype,
                     quant_type="nf4",
                     device="meta",
                 )
@@ -124,36 +128,88 @@ def plain(base: Any) -> tuple[Any, torch.optim.Optimizer]:
     return model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 
 
-def measure(way: str, name: str, length: int, batch: int, steps: int) -> tuple[float, float]:
+def measure(
+    way: str, name: str, dtype: torch.dtype, length: int, batch: int, steps: int
+) -> tuple[float, float | None]:
     """Train some steps on random ids.
 
+    steps: How many are timed, after one in which memory is measured. 0: none.
     RETURNS: The peak in MB, and tokens in a second.
     """
     shape, device = SHAPES[name], resolve_device("auto")
     torch.manual_seed(0)
-    meter = Meter(torch.device(device))
-    base, recipe = random_base(shape, device), recipe_of(length, batch)
-    model, optimizer = ours(base, recipe, device) if way == "ours" else plain(base)
-    model.train()
+    emulated = dtype == torch.bfloat16 != resolve_dtype("auto", device)
+    with peak_of(device, emulated) as memory:
+        base, recipe = random_base(shape, dtype, device), recipe_of(length, batch)
+        model, optimizer = ours(base, recipe, device) if way == "ours" else plain(base)
+        model.train()
+        inputs = {key: tensor.to(device) for key, tensor in random_batch(way, shape, length, batch).items()}
+        weights = [p for p in model.parameters() if p.requires_grad]
+
+        def step(learn: bool = True) -> None:
+            if learn:
+                cast = way == "plain" and dtype == torch.bfloat16
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=cast):
+                    loss = model(**inputs).loss
+                loss.backward()
+            else:
+                for weight in weights:
+                    weight.grad = torch.zeros_like(weight)
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        step(learn=False)  # the optimiser has its states from here on
+        memory.restart()
+        step()
+    seconds = []
+    for _ in range(steps):
+        start = now(device)
+        step()
+        seconds.append(now(device) - start)
+    return memory.peak / 1e6, length * batch / statistics.median(seconds) if seconds else None
+
+
+def random_batch(way: str, shape: Shape, length: int, batch: int) -> dict[str, torch.Tensor]:
+    """Make a batch of random ids, which the loss of a way can take: half of each sequence is prompt, half copy."""
     n = length if way == "ours" else length - 1  # with its end of turn
     ids = [tuple(torch.randint(10, shape.vocabulary, (n,)).tolist()) for _ in range(batch)]
     places = tuple(range(n // 2, n // 2 + int(DECIDED * n)))
     sequences = [TrainingSequence(i, n // 2, places, tuple((i[p + 1], 1, 2, 3) for p in places)) for i in ids]
-    inputs = make_batch(sequences, "decision" if way == "ours" else "full", 0, 1)
-    inputs = {key: tensor.to(device) for key, tensor in inputs.items()}
-    cast = way == "plain" and resolve_dtype("auto", device) == torch.bfloat16
-    seconds = []
-    for _ in range(steps + 1):  # the first one warms up
-        before = meter.seconds
-        with meter:
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=cast):
-                loss = model(**inputs).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-        seconds.append(meter.seconds - before)
-    return meter.memory, length * batch / statistics.median(seconds[1:] or seconds)
+    return make_batch(sequences, "decision" if way == "ours" else "full", 0, 1)
+
+
+class Allocated:
+    """The most memory that a GPU has allocated, in bytes."""
+
+    @property
+    def peak(self) -> int:
+        return torch.cuda.max_memory_allocated()
+
+    def restart(self) -> None:
+        """Forget the peak so far."""
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_of(device: str, emulated: bool) -> AbstractContextManager[Any]:
+    """Give what measures memory on a device."""
+    return nullcontext(Allocated()) if device.startswith("cuda") else LiveTensors(emulated)
+
+
+def now(device: str) -> float:
+    """Give the time: of the clock on a GPU, of the processor on a CPU, where other work does not count."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def ratio(figures: list[float | None]) -> str:
+    """Write the ratio of the second of two figures to the first, if both are there."""
+    match figures:
+        case [float(first), float(second)]:
+            return f"{second / first:.2f}"
+    return ""
 
 
 def main() -> None:
@@ -163,12 +219,16 @@ def main() -> None:
     parser.add_argument("--lengths", nargs="+", type=int, default=[512, 1024, 2048])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
-    parser.add_argument("--steps", type=int, default=3, help="timed steps; 0 times the only one")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps; 0: measure memory alone")
     options = parser.parse_args()
+    dtype = resolve_dtype(options.dtype, device := resolve_device("auto"))
+    if options.steps and dtype == torch.bfloat16 != resolve_dtype("auto", device):
+        parser.error("This CPU has no instructions for bfloat16: measure memory alone, --steps 0.")
     where = (
         torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     )
-    print(f"{options.shape} shape, {where}\n")
+    print(f"{options.shape} shape, {str(dtype).removeprefix('torch.')}, {where}\n")
     head = ["batch x length", *(f"{way}, MB" for way in options.ways), "predicted", "error"]
     head += [*(f"{way}, tokens/s" for way in options.ways), "memory ratio", "speed ratio"]
     print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
@@ -179,20 +239,19 @@ def main() -> None:
                 with ProcessPoolExecutor(1, get_context("spawn")) as pool:
                     try:
                         found[way] = pool.submit(
-                            measure, way, options.shape, length, batch, options.steps
+                            measure, way, options.shape, dtype, length, batch, options.steps
                         ).result()
                     except torch.OutOfMemoryError:
-                        found[way] = (float("nan"), float("nan"))
-            predicted = plan(SHAPES[options.shape], recipe_of(length, batch)).peak / 1e6
+                        found[way] = (float("nan"), None)
+            predicted = plan(SHAPES[options.shape], recipe_of(length, batch), dtype.itemsize).peak / 1e6
             cells = [
                 f"{batch} x {length}",
                 *(f"{found[way][0]:,.0f}" for way in options.ways),
                 f"{predicted:,.0f}",
             ]
             cells.append(f"{predicted / found['ours'][0] - 1:+.0%}" if "ours" in found else "")
-            cells += [f"{found[way][1]:,.0f}" for way in options.ways]
-            both = [found[way] for way in WAYS if way in found]
-            cells += [f"{both[1][i] / both[0][i]:.2f}" if len(both) > 1 else "" for i in (0, 1)]
+            cells += [f"{speed:,.0f}" if (speed := found[way][1]) else "" for way in options.ways]
+            cells += [ratio([found[way][i] for way in WAYS if way in found]) for i in (0, 1)]
             print("| " + " | ".join(cells) + " |", flush=True)
 
 
