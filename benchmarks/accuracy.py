@@ -228,11 +228,14 @@ def short_table(results: Sequence[Result]) -> str:
     """Write F1 on the tokenised corpora, with intervals: a line for each system, the quoted ones last."""
     by_corpus = {name: rows for name in TOKENISED if (rows := rows_of(results, name))}
     lines = [["F1 (95 % interval)", *by_corpus], ["---", *["--:"] * len(by_corpus)]]
-    sentences = (next(iter(rows.values()))["sentences"] for rows in by_corpus.values())
-    lines.append(["*test sentences*", *(f"*{n:,}*" for n in sentences)])
+    most = [max(row["sentences"] for row in rows.values()) for rows in by_corpus.values()]
+    lines.append(["*test sentences*", *(f"*{n:,}*" for n in most)])
     for system in SYSTEMS:
-        if any(system in rows for rows in by_corpus.values()):
-            lines.append([system, *(f1_cell(rows.get(system)) for rows in by_corpus.values())])
+        found = [rows.get(system) for rows in by_corpus.values()]
+        if any(found):
+            fewer = {row["sentences"] for row, n in zip(found, most, strict=True) if row and row["sentences"] < n}
+            of = f", of {' or '.join(f'{n:,}' for n in sorted(fewer))} sentences" if fewer else ""
+            lines.append([system + of, *map(f1_cell, found)])
     for system, figures in QUOTED.items():
         known = dict(zip(TOKENISED, figures, strict=True))
         lines.append([f"*{system}*", *(f"*{f1:.3f}*" if (f1 := known[name]) else "" for name in by_corpus)])

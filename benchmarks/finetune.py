@@ -4,8 +4,8 @@
     python benchmarks/finetune.py --shape small --lengths 256 512 --batches 1
     python benchmarks/finetune.py --shape 8b --lengths 512 --batches 1 --dtype bfloat16 --steps 0
 
-Weights are random and quantised to NF4 a layer at a time, so the whole model is never there in bfloat16. Both
-train with gradient checkpointing, in a process of their own.
+Weights are random, and quantised to NF4 once for each shape of a layer: the whole model is never there in
+bfloat16. Both train with gradient checkpointing, in a process of their own.
 
 ours   an adapter on all linear layers, r = 16, the decision-only loss, 8-bit AdamW that can be paged out (on a CPU
        AdamW of torch): configs/llama3.1-8b-16gb.cfg
@@ -20,6 +20,7 @@ bfloat16 the memory of bfloat16 can be measured (--steps 0), its speed not: prod
 """
 
 import argparse
+import copy
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -53,7 +54,7 @@ RECIPE = Path(__file__).parent.parent / "configs" / "llama3.1-8b-16gb.cfg"
 
 
 def random_base(shape: Shape, dtype: torch.dtype, device: str) -> Any:
-    """Make a base with random weights, its linear layers in NF4."""
+    """Make a base with random weights, its linear layers in NF4; those of the same shape hold the same numbers."""
     import bitsandbytes as bnb
 
     config = LlamaConfig(
@@ -74,6 +75,7 @@ def random_base(shape: Shape, dtype: torch.dtype, device: str) -> Any:
         there = torch.empty(parameter.shape, dtype=dtype, device=device)
         return there.normal_(std=0.02) if there.dim() > 1 else there.fill_(1)
 
+    quantized: dict[torch.Size, Any] = {}
     for module in tqdm(list(model.modules()), "Random weights", leave=False):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear) and name != "lm_head":
@@ -85,9 +87,12 @@ def random_base(shape: Shape, dtype: torch.dtype, device: str) -> Any:
                     quant_type="nf4",
                     device="meta",
                 )
-                weight = filled(child.weight)
-                linear.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4").to(device)
+                if child.weight.shape not in quantized:
+                    weight = bnb.nn.Params4bit(filled(child.weight), requires_grad=False, quant_type="nf4")
+                    quantized[child.weight.shape] = weight.to(device)
+                linear.weight = copy.deepcopy(quantized[child.weight.shape])
                 setattr(module, name, linear)
+    for module in model.modules():  # as they are now: those that were replaced get no weights
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter.is_meta:
                 setattr(module, name, nn.Parameter(filled(parameter), requires_grad=False))

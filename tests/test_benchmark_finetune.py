@@ -1,9 +1,12 @@
 """The benchmarks of a training step and of merging, in small: their tables, and that both sides run."""
 
+import dataclasses
+import gc
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -18,7 +21,6 @@ def rows(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it reads the memory of a process from /proc")
 def test_a_training_step_is_measured_both_ways(monkeypatch, capsys) -> None:
     import finetune as benchmark
 
@@ -34,6 +36,38 @@ def test_a_training_step_is_measured_both_ways(monkeypatch, capsys) -> None:
         for what in ("MB", "tokens/s")
     )
     assert float(found["speed ratio"]) > 0
+
+
+def test_products_in_float32_change_neither_what_is_counted_nor_the_dtype() -> None:
+    from live import LiveTensors
+
+    counted = {}
+    for float32_products in (False, True):
+        with LiveTensors(float32_products) as live:
+            left = torch.ones(8, 16, dtype=torch.bfloat16, requires_grad=True)
+            product = left @ torch.ones(16, 4, dtype=torch.bfloat16)
+            product.sum().backward()
+            counted[float32_products] = live.peak, live.now
+            assert product.dtype == left.grad.dtype == torch.bfloat16
+        assert live.peak >= 2 * (8 * 16 + 16 * 4 + 8 * 4 + 8 * 16)
+        del left, product
+        assert live.now == 0
+    assert counted[False] == counted[True]
+
+
+def test_the_base_is_never_there_unquantised() -> None:
+    """Only the tables are bfloat16; a layer's weights are there for as long as it takes to quantise them."""
+    import finetune as benchmark
+    from live import LiveTensors
+
+    shape = dataclasses.replace(benchmark.SHAPES["tiny"], layers=16)
+    with LiveTensors() as live:
+        base = benchmark.random_base(shape, torch.bfloat16, "cpu")
+        gc.collect()
+        tables = 2 * 2 * shape.vocabulary * shape.width
+        linear = shape.layers * sum(i * o for i, o in shape.linear.values())
+        assert live.now < tables + 0.6 * linear
+    assert not any(parameter.is_meta for parameter in base.parameters())
 
 
 def test_merged_and_beside_take_turns(
