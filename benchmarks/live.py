@@ -7,15 +7,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-aten = torch.ops.aten
-# Products, and how many of what each gives is in the dtype of what it takes.
-PRODUCTS: dict[Any, int] = {
-    aten.mm.default: 1,
-    aten.addmm.default: 1,
-    aten.bmm.default: 1,
-    aten.baddbmm.default: 1,
-    aten._scaled_dot_product_flash_attention_for_cpu.default: 1,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward.default: 3,
+# Operations that multiply matrices, and how many of what each gives is in the dtype of what it takes.
+PRODUCTS = {
+    "aten.mm.default": 1,
+    "aten.addmm.default": 1,
+    "aten.bmm.default": 1,
+    "aten.baddbmm.default": 1,
+    "aten._scaled_dot_product_flash_attention_for_cpu.default": 1,
+    "aten._scaled_dot_product_flash_attention_for_cpu_backward.default": 3,
+    "bitsandbytes.gemm_4bit.default": 1,
 }
 
 
@@ -55,13 +55,13 @@ class LiveTensors(TorchDispatchMode):
         return out
 
     def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if not self.float32_products or func not in PRODUCTS or not any(map(_is_bfloat16, tree_leaves(args))):
+        n = PRODUCTS.get(str(func), 0) if self.float32_products else 0
+        if not n or not any(map(_is_bfloat16, tree_leaves(args))):
             return func(*args, **kwargs)
         args, kwargs = tree_map(lambda each: each.float() if _is_bfloat16(each) else each, (args, kwargs))
         out = func(*args, **kwargs)
         if torch.is_tensor(out):
             return out.bfloat16()
-        n = PRODUCTS[func]
         return (*(each.bfloat16() for each in out[:n]), *out[n:])
 
     def _drop(self, key: int, size: int) -> None:
