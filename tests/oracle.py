@@ -12,12 +12,13 @@ from spacy_nerllama.requests import TokenSpan
 def constrained(grammar: Grammar, prompt: PromptIds, end: int) -> Callable[[int, torch.Tensor], list[int]]:
     """Make the function that gives `generate` the legal next ids; after the sentence only `end` is legal."""
     start = len(prompt.ids)
+    states = {(): State()}  # after what was written, token by token
 
     def allowed(_: int, ids: torch.Tensor) -> list[int]:
-        state = State()
-        for token_id in ids[start:].tolist():
-            state, _span = grammar.advance(state, token_id)
-        return list(grammar.choices(state)) or [end]
+        written = tuple(ids[start:].tolist())
+        if written not in states:
+            states[written], _span = grammar.advance(states[written[:-1]], written[-1])
+        return list(grammar.choices(states[written])) or [end]
 
     return allowed
 
