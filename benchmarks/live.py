@@ -27,7 +27,7 @@ class LiveTensors(TorchDispatchMode):
 
     now, peak: In bytes.
     float32_products: Compute products of bfloat16 in float32 and round them, on CPUs that have no instructions for
-        bfloat16 and would take two hundred times as long. What is counted is the same.
+        bfloat16 and would take many times as long. What is counted is the same.
     """
 
     def __init__(self, float32_products: bool = False) -> None:
