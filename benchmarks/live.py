@@ -22,8 +22,8 @@ PRODUCTS = {
 class LiveTensors(TorchDispatchMode):
     """Adds up the bytes of all tensors that are made while it is entered, and are still there.
 
-    That is the same twice, and nearly what a GPU allocates. The peak of a process would count what an allocator
-    keeps and what an operation takes inside of itself, both of which are the CPU's own.
+    That is the same twice. The peak of a process would also count what an allocator keeps, and what an operation
+    takes inside of itself.
 
     now, peak: In bytes.
     float32_products: Compute products of bfloat16 in float32 and round them, on CPUs that have no instructions for
@@ -44,7 +44,7 @@ class LiveTensors(TorchDispatchMode):
         old = {each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if torch.is_tensor(each)}
         out = self._call(func, args, kwargs or {})
         for each in tree_leaves(out):
-            if torch.is_tensor(each):
+            if torch.is_tensor(each) and not each.is_meta:
                 storage = each.untyped_storage()
                 key, size = storage._cdata, storage.nbytes()
                 if key not in old | self._seen:
