@@ -1,7 +1,8 @@
 """Votes as annotations of a doc: entities, and a span group of every span with its vote."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
@@ -10,6 +11,14 @@ from .requests import TokenSpan
 from .voting import elect
 
 _OURS = "nerllama"  # an attribute of a group: its "scores" are votes
+_KEPT = "kept"  # another: for each of its spans, whether a vote has made it an entity
+
+
+class _Candidate(NamedTuple):
+    """A span with a vote: whether that vote made it an entity."""
+
+    vote: float
+    kept: bool
 
 
 def write_votes(
@@ -21,31 +30,47 @@ def write_votes(
 ) -> None:
     """Write votes to a doc, in place: entities by the vote rule, and every span with its vote to the span group.
 
-    doc: The doc. Entities that an earlier vote on it has made are not kept; others are, where none is in the way.
+    What an earlier vote said of the same labels is replaced: entities that it made, and the votes of its spans.
+    Those of other labels stay in the group, and other entities in the doc where none is in the way.
+
+    doc: The doc.
     votes: The vote of each span, in tokens of the doc.
     thresholds: The least vote of an entity, for each label that was asked for.
     spans_key: The group in `doc.spans`; votes are in its attrs["scores"].
     overwrite_ents: Where entities overlap with those that the doc has, the new are kept, instead of the old.
     """
-    spans = sorted(votes)
-    group = SpanGroup(doc, name=spans_key, spans=[Span(doc, *span) for span in spans])
-    group.attrs["scores"] = np.array([votes[span] for span in spans], dtype="float64")
-    group.attrs[_OURS] = True
-    new = [Span(doc, *span) for span in elect(votes, thresholds)]
-    before = _voted_on(doc, spans_key, thresholds.keys())
-    old = [ent for ent in doc.ents if _place(ent) not in before]
+    before = _candidates(doc, spans_key)
+    anew = {place for place, candidate in before.items() if candidate.kept and place.label in thresholds}
+    old = [ent for ent in doc.ents if _place(ent) not in anew]
+    there = set(map(_place, old))  # left as they are: they may have an id, or a link to a knowledge base
+    new = [Span(doc, *span) for span in elect(votes, thresholds) if span not in there]
     first, then = (new, old) if overwrite_ents else (old, new)
     taken = {i for span in first for i in range(span.start, span.end)}
     doc.set_ents([*first, *(span for span in then if taken.isdisjoint(range(span.start, span.end)))])
+
+    made = set(map(_place, new)) | {place for place, candidate in before.items() if candidate.kept}
+    made &= set(map(_place, doc.ents))
+    others = {place: each.vote for place, each in before.items() if place.label not in thresholds}
+    voted = sorted((others | dict(votes)).items())
+    group = SpanGroup(doc, name=spans_key, spans=[Span(doc, *span) for span, _ in voted])
+    group.attrs["scores"] = np.array([vote for _, vote in voted], dtype="float64")
+    group.attrs[_KEPT] = [span in made for span, _ in voted]
+    group.attrs[_OURS] = True
     doc.spans[spans_key] = group
 
 
-def _voted_on(doc: Doc, spans_key: str, labels: Collection[str]) -> set[TokenSpan]:
-    """Give what an earlier vote on a doc was about: it is voted on anew now."""
+def _candidates(doc: Doc, spans_key: str) -> dict[TokenSpan, _Candidate]:
+    """Give what earlier votes have written to a group; nothing if spans were taken out of it or put into it."""
     group = doc.spans.get(spans_key)
     if group is None or not group.attrs.get(_OURS):
-        return set()
-    return {_place(span) for span in group if span.label_ in labels}
+        return {}
+    scores, kept = group.attrs["scores"], group.attrs.get(_KEPT, ())
+    if not len(group) == len(scores) == len(kept):
+        return {}
+    return {
+        _place(span): _Candidate(float(vote), bool(made))
+        for span, vote, made in zip(group, scores, kept, strict=True)
+    }
 
 
 def span_vote(span: Span) -> float | None:

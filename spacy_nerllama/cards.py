@@ -129,7 +129,6 @@ def _front_matter(meta: Mapping[str, Any], library: str) -> str:
         license=base.get("licence"),
         language="en",
         tags=["lora", *TAGS] if library == "peft" else list(TAGS),
-        datasets=list(meta.get("data", {})) or None,
         metrics=["f1", "precision", "recall"],
     )
     return f"---\n{data.to_yaml()}\n---\n\n"

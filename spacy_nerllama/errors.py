@@ -87,8 +87,8 @@ class Errors:
         "such as owner/adapter."
     )
     E050 = (
-        "[NL050] Voting settings out of range: {voting}. Expected samples >= 1 or null, 0 <= min_mass < 1, "
-        "temperature > 0 and 0 <= threshold <= 1."
+        "[NL050] Voting settings out of range: {voting}. Expected samples >= 1 or null, 0 <= min_mass < 1 (in a "
+        "component at least {least}: readings multiply with every word), temperature > 0 and 0 <= threshold <= 1."
     )
     E051 = (
         "[NL051] The component {name} has no labels. Set `labels`, for example labels = "
@@ -114,6 +114,10 @@ class Errors:
         "sentences at once. Choose another base: Llama, Mistral and Qwen models without windows are read."
     )
     E058 = "[NL058] There is a threshold for {label!r}, which is no label of this component. Its labels: {labels}."
+    E059 = (
+        "[NL059] The device that the model is on answers no more ({reason}). Start Python anew; what was done "
+        "before is kept by `nerllama annotate` and by the setting `cache`."
+    )
 
     # Fine-tuning: NL060-NL069
     E060 = "[NL060] There is no recipe {path}. The recipes that come with the project are in configs/."
@@ -154,6 +158,10 @@ class Errors:
     )
 
     # Recorded responses: NL080-NL089
+    E077 = (
+        "[NL077] INPUT and OUTPUT are both {path}: annotations would replace what was annotated. Choose another "
+        "name for OUTPUT."
+    )
     E080 = (
         "[NL080] There is no file of recorded responses {path}. Check the setting `path` of the model "
         "nerllama.Replay.v1."

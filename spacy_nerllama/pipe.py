@@ -70,6 +70,7 @@ class NerLlama(Pipe):
     ) -> None:
         if max_batch_tokens < 64:
             raise ValueError(Errors.E053.format(value=max_batch_tokens))
+        voting.check_bounded()
         if not Span.has_extension("nerllama_vote"):
             Span.set_extension("nerllama_vote", getter=span_vote)
         self.vocab = vocab
@@ -85,7 +86,11 @@ class NerLlama(Pipe):
         self.scorer = scorer
         self.updating = updating or Updating()
         self._labels = None if labels is None else check_labels(labels)
-        self._configured = {"labels": self._labels, "adapter": getattr(model, "adapter_name", None)}
+        self._configured = {
+            "labels": self._labels,
+            "model": type(model).__name__,
+            "adapter": getattr(model, "adapter_name", None),
+        }
         self._annotated: set[str] = set()  # labels that an example has had: others are not taught as absent
         self._updater: Updater | None = None
 
@@ -98,6 +103,11 @@ class NerLlama(Pipe):
     def label_data(self) -> dict[str, str]:
         """The labels, each with what the prompt calls it, as `initialize` takes them."""
         return dict(self._labels if self._labels is not None else self.model.meta.get("labels", {}))
+
+    def _bring_labels(self) -> None:
+        """Read the adapter, which may have to be fetched first, if labels are to come from it."""
+        if not self.label_data:
+            _ = self.model.adapter
 
     def add_label(self, label: str, description: str | None = None) -> int:
         """Add a label.
@@ -140,6 +150,7 @@ class NerLlama(Pipe):
             raise ValueError(Errors.E172.format(name=self.name, model=type(self.model).__name__))
         if get_examples is not None and self.is_trainable:
             self._annotated = {ent.label_ for example in get_examples() for ent in example.reference.ents}
+            self._bring_labels()
             if self._annotated and self._labels is None:
                 self._labels = describe(sorted(self._annotated), self.label_data)
                 logger.info("%s: the labels, and what the prompt calls them: %s", self.name, self._labels)
@@ -174,6 +185,7 @@ class NerLlama(Pipe):
         validate_examples(examples, f"{type(self).__name__}.update")
         losses.setdefault(self.name, 0.0)
         self._annotated.update(ent.label_ for example in examples for ent in example.reference.ents)
+        self._bring_labels()
         if not self.labels:
             raise ValueError(Errors.E051.format(name=self.name))
         labels = {label: words for label, words in self.label_data.items() if label in self._annotated}
@@ -181,7 +193,7 @@ class NerLlama(Pipe):
             return losses
         from .finetune.updating import Updater, example_requests
 
-        if self.model.adapter is None:
+        if self._updater is None and self.model.adapter is None:
             self.model.new_adapter(make_lora())  # type: ignore[attr-defined]
         if self._updater is None:
             self._updater = Updater(self.model, self.name, self.updating)  # type: ignore[arg-type]
@@ -251,8 +263,7 @@ class NerLlama(Pipe):
         RETURNS (Ask): From a doc to its requests, each with the token at which its sentence begins.
         RAISES (ValueError): There are no labels, or the prompt has no markers for one.
         """
-        if self._labels is None:
-            _ = self.model.adapter  # it brings the labels, and may have to be fetched first
+        self._bring_labels()
         labels = self.label_data
         if not labels:
             raise ValueError(Errors.E051.format(name=self.name))
@@ -336,6 +347,7 @@ class NerLlama(Pipe):
         """Read labels and adapter from a folder.
 
         Where the config names others than when they were written, as `spacy.load(..., config=...)` may, it holds.
+        Where it has a model of another kind now, that one takes the adapter, unless it names its own.
 
         path (str | Path): The folder.
         exclude (Iterable[str]): "cfg" or "adapter", to leave out.
@@ -392,9 +404,13 @@ class NerLlama(Pipe):
 
     def _read(self, cfg: dict[str, Any], adapter: Adapter | None, keep_adapter: bool) -> None:
         """Take over what was written, but for what the config names otherwise now."""
-        configured = cfg.get("configured", self._configured)
-        if cfg.get("labels") is not None and configured["labels"] == self._configured["labels"]:
+        before, now = cfg.get("configured", self._configured), self._configured
+        if cfg.get("labels") is not None and before["labels"] == now["labels"]:
             self._labels = cfg["labels"]
-        written = adapter is not None or cfg.get("adapter") is False
-        if written and not keep_adapter and configured["adapter"] == self._configured["adapter"]:
+        alike, other_kind = before["adapter"] == now["adapter"], before.get("model") != now["model"]
+        if adapter is None:
+            takes = cfg.get("adapter") is False and alike and not other_kind
+        else:  # a model of another kind has use for its labels and thresholds at least
+            takes = alike or (other_kind and now["adapter"] is None)
+        if takes and not keep_adapter:
             self.model.set_adapter(adapter)

@@ -1,8 +1,9 @@
 """Instruction templates: what a model reads before it marks a sentence."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -51,7 +52,12 @@ def trained_prompt(meta: Mapping[str, Any]) -> Prompt | None:
     settings = {key: value for key, value in meta.get("prompt", {}).items() if key != "examples"}
     if settings.get("@misc", "") not in registry.misc:
         return None
-    return cast(Prompt, registry.resolve({"prompt": settings})["prompt"])
+    return _resolved(json.dumps(settings, sort_keys=True))
+
+
+@lru_cache(maxsize=16)  # a component asks for each stream, and resolving takes 20 ms
+def _resolved(settings: str) -> Prompt:
+    return cast(Prompt, registry.resolve({"prompt": json.loads(settings)})["prompt"])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from .errors import Errors
 from .requests import TokenSpan
 
 DEFAULT_THRESHOLD = 0.5
+LEAST_MASS = 1e-4
+"""The least `min_mass` of a component: at most ten thousand readings are then as probable, of any sentence."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Voting:
 
     samples: 1 takes the one greedy reading; k > 1 draws k readings and lets them vote. None: exact votes, the
         probability of each span itself, summed over all readings that hold it.
-    min_mass: Exact votes follow branches of at least this probability.
+    min_mass: Exact votes follow branches of at least this probability; a component takes no less than 0.0001.
     temperature: Sharpens (below 1) or flattens (above) the model's choices, for samples and exact votes.
     threshold: Keep spans of at least this vote, one number or one for each label. None: the adapter's own
         thresholds, 0.5 for a label without one.
@@ -38,7 +40,15 @@ class Voting:
             or not 0 < self.temperature < math.inf
             or not all(0 <= threshold <= 1 for threshold in thresholds)
         ):
-            raise ValueError(Errors.E050.format(voting=self))
+            raise ValueError(Errors.E050.format(voting=self, least=LEAST_MASS))
+
+    def check_bounded(self) -> None:
+        """Check that exact votes end on any text: without a `min_mass` there are as many readings as there can be.
+
+        RAISES: ValueError if they may not.
+        """
+        if self.samples is None and self.min_mass < LEAST_MASS:
+            raise ValueError(Errors.E050.format(voting=self, least=LEAST_MASS))
 
     def threshold_of(self, label: str, adapter: Mapping[str, float]) -> float:
         """Give the least vote with which a span of a label is kept.

@@ -261,6 +261,7 @@ def test_a_component_that_gives_other_docs_is_refused(tmp_path: Path, texts: Pat
         (None, "out.jsonl", "NL111"),
         ('{"text": "Ataxia."}\n', "texts", "NL119"),
         ('{"text": "Ataxia."}\n', "folder.jsonl", "NL073"),
+        ('{"text": "Ataxia."}\n', "in.jsonl", "NL077"),
     ],
 )
 def test_what_cannot_be_read_or_written_is_said_before_the_work(

@@ -312,6 +312,20 @@ def test_a_group_that_is_asked_for_and_not_there_is_told(voting: str, rules: str
     assert "NLW" not in run(rules, data)[1], "a pipeline that does not vote is not asked for votes"
 
 
+def test_the_group_of_the_component_is_read(data: str, tmp_path: Path) -> None:
+    """Without --spans-key, whatever its name is."""
+    text = "A girl with epilepsy was well."
+    samples = ["A girl with @@epilepsy## was well.", text]
+    answer = {"text": text, "label": "DISEASE", "responses": samples}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(answer) + "\n")
+    nlp = spacy.blank("en")
+    model = {"@llm_models": "nerllama.Replay.v1", "path": str(tmp_path / "answers.jsonl")}
+    nlp.add_pipe("nerllama_ner", config={"labels": {"DISEASE": "disease"}, "model": model, "spans_key": "mine"})
+    nlp.to_disk(tmp_path / "pipeline")
+    assert evaluate(str(tmp_path / "pipeline"), Path(data))[0]["calibration"] is not None
+    assert evaluate(str(tmp_path / "pipeline"), Path(data), spans_key="nerllama")[0]["calibration"] is None
+
+
 def test_labels_that_do_not_meet_are_told(data: str, tmp_path: Path) -> None:
     pipeline = ruler(tmp_path / "rules", {"epilepsy": "Disease", "nothing": "SYMPTOM", "lithium": "CHEMICAL"})
     code, printed = run(pipeline, data)

@@ -1,12 +1,14 @@
 """The engine: a batch of rows gives what each row gives alone, and alone what the plain model gives."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from spacy_nerllama.errors import ModelUnavailableError
 from spacy_nerllama.models.engine import Engine
 from spacy_nerllama.models.scoring import Row
 
@@ -109,6 +111,20 @@ def test_rows_without_decisions(engine: Engine) -> None:
     assert [len(logits) for logits in scores.logits] == [0, 0]
     mixed = engine.score([Row(None, ids(3, 0), ()), Row(None, ids(2, 1), ((1, CHOICES),))])
     assert [len(logits) for logits in mixed.logits] == [0, 1]
+
+
+def test_a_device_that_is_lost_is_no_fault_of_the_rows(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each doc after it would be asked for, and be reported."""
+    engine = Engine(tiny.load().engine.model)
+
+    def lost(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nMore of it.")
+
+    monkeypatch.setattr(engine, "score", lost)
+    with pytest.raises(ModelUnavailableError, match=r"^\[NL059\] .*an illegal memory access"):
+        engine.submit([Row(None, (1,), ())]).result()
+    with pytest.raises(ModelUnavailableError):
+        engine.prefix((1, 2))
 
 
 def test_the_context_is_the_models(engine: Engine) -> None:

@@ -276,6 +276,38 @@ def test_a_doc_that_is_annotated_again_is_voted_on_anew(tiny: Llama) -> None:
     assert list(doc.ents) == found, "a component of other labels"
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_an_entity_of_another_that_is_a_candidate_stays(tiny: Llama, overwrite: bool) -> None:
+    """Whether the votes would keep it or not, and with its link to a knowledge base."""
+    doc = docs("The ATM gene fell.")[0]
+    doc.ents = [Span(doc, 1, 2, "GENE", kb_id="ATM")]
+    ner = component(tiny, overwrite_ents=overwrite)
+    for vote in (0.9, 0.1, 0.9, 0.1):
+        ner.set_annotations([doc], [{TokenSpan(1, 2, "GENE"): vote}])
+        assert [(ent.text, ent.label_, ent.kb_id_) for ent in doc.ents] == [("ATM", "GENE", "ATM")]
+
+
+def test_components_of_other_labels_share_a_group(tiny: Llama) -> None:
+    doc = docs("The ATM gene fell in ataxia.")[0]
+    genes, diseases = component(tiny, labels={"GENE": "gene"}), component(tiny, labels={"DISEASE": "disease"})
+    genes.set_annotations([doc], [{TokenSpan(1, 2, "GENE"): 0.9, TokenSpan(1, 3, "GENE"): 0.1}])
+    diseases.set_annotations([doc], [{TokenSpan(5, 6, "DISEASE"): 0.8}])
+    everything = [(1, 2, "GENE", 0.9), (1, 3, "GENE", 0.1), (5, 6, "DISEASE", 0.8)]
+    assert found(doc) == ([("ATM", "GENE"), ("ataxia", "DISEASE")], everything)
+    assert [ent._.nerllama_vote for ent in doc.ents] == [0.9, 0.8]
+    genes.set_annotations([doc], [{TokenSpan(2, 3, "GENE"): 0.7}])
+    assert found(doc) == ([("gene", "GENE"), ("ataxia", "DISEASE")], [(2, 3, "GENE", 0.7), everything[2]])
+    read = Doc(doc.vocab).from_bytes(doc.to_bytes())
+    diseases.set_annotations([read], [{}])
+    assert found(read) == ([("gene", "GENE")], [(2, 3, "GENE", 0.7)]), "also of a doc that was written and read"
+
+
+def test_exact_votes_that_may_never_end_are_refused(tiny: Llama) -> None:
+    with pytest.raises(ValueError, match=r"^\[NL050\] .*in a component at least 0\.0001"):
+        component(tiny, voting=Voting(min_mass=0.0))
+    component(tiny, voting=Voting(10, min_mass=0.0))
+
+
 def test_a_threshold_of_no_label_is_an_error(tiny: Llama) -> None:
     ner = component(tiny, voting=Voting(threshold={"DISESE": 0.2}))
     with pytest.raises(ValueError, match=r"^\[NL058\] .*'DISESE'.* DISEASE, GENE"):
@@ -522,6 +554,7 @@ def test_labels_and_thresholds_of_the_adapter(tiny_base: Path, tiny_adapter: Pat
             votes[ent.label_].append(ent._.nerllama_vote)
         lost += [span for span in doc.spans["nerllama"] if taken.isdisjoint(range(span.start, span.end))]
     assert 0.2 <= min(votes["DISEASE"]) < 0.5 <= min(votes["GENE"])
+    assert lost
     assert all(span._.nerllama_vote < {"DISEASE": 0.2, "GENE": 0.5}[span.label_] for span in lost)
     assert ner.add_label("DISEASE") == 0
 

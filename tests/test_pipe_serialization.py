@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import spacy
+from confection import Config
 from spacy.language import Language
 from spacy.tokens import DocBin
 
@@ -120,6 +121,29 @@ def test_that_there_is_no_adapter_travels_too(nlp: Language, tmp_path: Path, thr
     ner = nlp.get_pipe("nerllama_ner")
     ner.model.set_adapter(None)
     assert through(ner, another(nlp).get_pipe("nerllama_ner"), tmp_path).model.adapter is None
+
+
+def test_another_kind_of_model_can_be_named_when_it_is_loaded(nlp: Language, tmp_path: Path) -> None:
+    """It takes the adapter that was written, for labels and thresholds; if there was none it keeps its own."""
+    (tmp_path / "answers.jsonl").write_text("")
+    replay = {"@llm_models": "nerllama.Replay.v1", "path": str(tmp_path / "answers.jsonl")}
+
+    def with_model(model: dict[str, Any], folder: Path) -> NerLlama:
+        config = Config().from_disk(folder / "config.cfg")
+        config["components"]["nerllama_ner"]["model"] = model
+        config.to_disk(folder / "config.cfg")
+        return spacy.load(folder).get_pipe("nerllama_ner")
+
+    nlp.to_disk(tmp_path / "local")
+    replayed = with_model(replay, tmp_path / "local")
+    assert replayed.labels == ("DISEASE", "GENE")
+    assert replayed.model.meta["thresholds"] == {"DISEASE": 0.2}
+
+    without = spacy.blank("en")
+    without.add_pipe("nerllama_ner", config={"labels": {"GENE": "gene"}, "model": replay})
+    without.to_disk(tmp_path / "replay")
+    local = with_model(nlp.config["components"]["nerllama_ner"]["model"], tmp_path / "replay")
+    assert local.model.adapter == nlp.get_pipe("nerllama_ner").model.adapter is not None
 
 
 def test_another_adapter_can_be_named_when_it_is_loaded(nlp: Language, tmp_path: Path) -> None:

@@ -430,6 +430,18 @@ def test_labels_and_thresholds_of_an_adapter(served: FakeVLLM, tiny_adapter: Pat
     ner.add_label("DISEASE", "disease")
     assert list(ner.pipe([spacy.blank("en")(TEXTS[0])]))[0].spans["nerllama"]
     model.unload()
+    for weights in (False, True):  # a pipeline holds what there was of the adapter
+        if weights:
+            shutil.copytree(tiny_adapter, folder, dirs_exist_ok=True)
+        nlp = spacy.blank("en")
+        setting = {"@llm_models": "nerllama.VLLM.v1", "base_url": served.url, "adapter": str(folder)}
+        nlp.add_pipe("nerllama_ner", config={"model": setting}).to_disk(tmp_path / "ner")
+        folder.rename(tmp_path / "away")
+        loaded = spacy.blank("en").add_pipe("nerllama_ner", config={"model": setting}).from_disk(tmp_path / "ner")
+        (tmp_path / "away").rename(folder)
+        assert loaded.label_data == {"DISEASE": "disease", "GENE": "gene or protein"}
+        assert loaded.model.meta["thresholds"] == {"DISEASE": 0.2}
+        assert bool(loaded.model.adapter.weights) == weights
     (folder / "meta.json").write_text('{"base": {"name": "Other", "tokenizer": "0"}}', "utf8")
     with pytest.raises(ValueError, match=r"^\[NL044\] .*another base \(Other\): its tokenizer is 0"):
         VLLM(served.url, adapter=str(folder)).warm_up()

@@ -158,6 +158,8 @@ def annotate(
     from .convert import write_docs
     from .journal import Journal
 
+    if output_path.resolve() == input_path.resolve():
+        raise ValueError(Errors.E077.format(path=output_path))
     total = sum(1 for _ in _inputs(input_path, format, nlp))  # so that a broken file is found before hours of work
     path = output_path.with_name(f".{output_path.name}.part")
     recorder = Recorder(path.with_suffix(".record"))
@@ -175,15 +177,15 @@ def annotate(
             recorder.remove()  # of another run
         with tqdm(total=total, initial=journal.done, unit="doc", desc="Annotating", disable=None) as bar:
             _run(nlp, islice(_inputs(input_path, format, nlp), journal.done, None), journal, bar.update)
+        if record:  # first: a run without OUTPUT is gone on with
+            failed = {i for i, _, _ in journal.failed}
+            not_done = (doc for i, doc in enumerate(journal.docs(nlp.vocab)) if i in failed)
+            recorder.write(record, (request for doc in not_done for request in _whole(doc, ner)))
         docs = journal.docs(nlp.vocab)
         if to == "spacy":
             write_docs(docs, output_path)
         else:
             write_corpus(docs, output_path, to)
-        if record:
-            failed = {i for i, _, _ in journal.failed}
-            docs = (doc for i, doc in enumerate(journal.docs(nlp.vocab)) if i in failed)
-            recorder.write(record, (request for doc in docs for request in _whole(doc, ner)))
         journal.remove()
         recorder.remove()
         return journal.failed

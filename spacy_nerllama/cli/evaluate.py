@@ -26,6 +26,7 @@ LABELS_HELP = (
     "predicts. nerllama_ner is asked for no others, where each label is a request of its own; spaCy's scores are "
     "of all that was predicted"
 )
+SPANS_KEY_HELP = "Group in doc.spans that holds the votes; by default that of the pipeline's nerllama_ner"
 GOLD_HELP = "Give the pipeline gold sentences and tokens. Data of unknown spacing always give their tokens"
 
 
@@ -38,7 +39,7 @@ def evaluate_cli(
     train: Annotated[Path | None, Opt("--train", help=TRAIN_HELP)] = None,
     compare: Annotated[str | None, Opt("--compare", help=COMPARE_HELP)] = None,
     labels: Annotated[str | None, Opt("--labels", help=LABELS_HELP)] = None,
-    spans_key: Annotated[str, Opt("--spans-key", help="Group in doc.spans that holds the votes")] = VOTES_KEY,
+    spans_key: Annotated[str | None, Opt("--spans-key", help=SPANS_KEY_HELP)] = None,
     gold_preproc: Annotated[bool, Opt("--gold-preproc", "-G", help=GOLD_HELP)] = False,
     limit: Annotated[int | None, Opt("--limit", "-n", min=1, help="Take so many docs, drawn at random")] = None,
     seed: Annotated[int, Opt("--seed", help="Seed of --limit and of the bootstrap")] = 0,
@@ -94,7 +95,7 @@ def evaluate(
     train: Path | None = None,
     compare: str | None = None,
     labels: Collection[str] | None = None,
-    spans_key: str = VOTES_KEY,
+    spans_key: str | None = None,
     gold_preproc: bool = False,
     limit: int | None = None,
     seed: int = 0,
@@ -107,7 +108,7 @@ def evaluate(
     train: Training data, to tell seen mentions from unseen ones.
     compare: Another pipeline, which gets no overrides, or a JSON file of this command.
     labels: As `doc_spans` takes them. Components that ask for each label alone ask for no others.
-    spans_key: As `doc_spans` takes it.
+    spans_key: As `doc_spans` takes it. None: the group of the pipeline's `nerllama_ner`.
     gold_preproc, limit, seed: As `read_examples` takes them.
     RETURNS: The figures of `measure` and of the run, and what was judged of each doc.
     RAISES: ValueError, OSError or ImportError for bad data, settings or pipelines; before the pipeline runs,
@@ -148,8 +149,9 @@ def evaluate(
             )
         check_comparable(other, data, compare)
 
+    key = spans_key or _votes_key(nlp)
     run = predict(nlp, examples, pipeline)
-    docs = [doc_spans(example, labels, spans_key) for example in run.examples]
+    docs = [doc_spans(example, labels, key) for example in run.examples]
     if not any(doc.predicted for doc in docs) and not _has_ner(nlp):
         raise ValueError(Errors.E093.format(pipeline=pipeline, pipes=", ".join(nlp.pipe_names) or "none"))
     figures = measure(docs, known, seed=seed)
@@ -163,7 +165,7 @@ def evaluate(
         "own_tokens": gold_preproc or all(doc.has_unknown_spaces for doc in gold),
         "spacy": run.scores,
         "speed": run.speed,
-        "warnings": [*_label_warnings(figures["strict"]["labels"]), *_vote_warnings(docs, spans_key)],
+        "warnings": [*_label_warnings(figures["strict"]["labels"]), *_vote_warnings(docs, key)],
         **figures,
     }
     if compare is not None:
@@ -182,6 +184,13 @@ def _ask_only(nlp: "Language", labels: Collection[str]) -> None:
             asked = {label: words for label, words in component.label_data.items() if label in labels}
             if asked:
                 component.initialize(labels=asked)
+
+
+def _votes_key(nlp: "Language") -> str:
+    """Give the group to which a pipeline writes votes."""
+    from ..pipe import NerLlama
+
+    return next((proc.spans_key for _, proc in nlp.pipeline if isinstance(proc, NerLlama)), VOTES_KEY)
 
 
 def _has_ner(nlp: "Language") -> bool:

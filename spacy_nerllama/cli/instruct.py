@@ -78,6 +78,7 @@ def write_instructions(
     from ..corpora.files import replacing
     from ..evaluation.predict import read_docs
     from ..finetune.instructions import instructions
+    from ..labels import describe
     from ..prompts import CompactPrompt, MultiTaskPrompt, Prompt, make_paper_prompt
     from .convert import parse_labels
 
@@ -87,7 +88,7 @@ def write_instructions(
         raise ValueError(Errors.E066.format(prompt=prompt))
     docs = read_docs(input_path, Vocab())
     found = sorted({ent.label_ for doc in docs for ent in doc.ents})
-    names = parse_labels(labels) if labels else {label: label.lower() for label in found}
+    names = parse_labels(labels) if labels else describe(found, {})
     make: Prompt
     if prompt == "paper":
         make = make_paper_prompt(None if examples is None else str(examples), n_examples, seed)

@@ -130,7 +130,8 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
 def tune_thresholds(recipe: Recipe, folder: Path, examples: Iterable[Example]) -> dict[str, tuple[float, Counts]]:
     """Tune the thresholds of an adapter on devel requests, with their gold spans."""
     model, training = Llama(adapter=str(folder), **recipe.base.model_dump()), recipe.training
-    return tune(model, recipe.prompt, examples, recipe.thresholds.limit, training.seed, training.decode_tokens)
+    tokens = training.max_tokens, training.decode_tokens
+    return tune(model, recipe.prompt, examples, recipe.thresholds.limit, training.seed, *tokens)
 
 
 def _check_reporters(training: TrainingSection) -> None:

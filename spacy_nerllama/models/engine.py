@@ -24,7 +24,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ..errors import Errors
+from ..errors import Errors, ModelUnavailableError
 from .scoring import Row, Scored, Scores
 
 
@@ -103,7 +103,7 @@ class Engine:
 
     def _prefix(self, ids: tuple[int, ...]) -> KeysValues:
         """Give the past of what many prompts begin with; the last few are kept."""
-        return self.score([Row(None, ids, ())]).past(0, len(ids))
+        return cast(KeysValues, self.submit([Row(None, ids, ())]).result().past(0, len(ids)))
 
     @property
     def at_once(self) -> int:
@@ -117,6 +117,8 @@ class Engine:
             future.set_result(self.score(rows))
         except torch.OutOfMemoryError as error:
             future.set_exception(MemoryError(str(error)))
+        except torch.AcceleratorError as error:  # the device answers nothing else from now on
+            future.set_exception(ModelUnavailableError(Errors.E059.format(reason=str(error).split("\n")[0])))
         return future
 
     @torch.inference_mode()

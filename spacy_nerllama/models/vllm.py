@@ -35,8 +35,8 @@ class VLLM(MarksTasks):
     model: The name under which the model, or a LoRA module of it, is served. None: the one model that is.
     tokenizer: The model's tokenizer: a folder, a hub name or a `.gguf` file. None: that of the folder which the
         server says it serves, if it is on this machine too.
-    adapter: A folder whose meta.json names labels and thresholds, as `finetune` writes it. Its weights are not
-        read: the server has them.
+    adapter: A folder whose meta.json names labels and thresholds, as `finetune` writes it. Its weights are read
+        only to go with a pipeline that is saved: the server has them.
     api_key_env: The environment variable that holds the API key. None: no key is sent.
     concurrency: How many requests can be under way at a time.
     timeout: How many seconds an attempt may take, to the last byte of the answer.
@@ -66,12 +66,14 @@ class VLLM(MarksTasks):
 
     @property
     def adapter(self) -> Adapter | None:
-        """The adapter that a pipeline brought, for its labels and thresholds.
+        """The adapter that a pipeline brought, or that of the setting; only labels and thresholds are used here.
 
         RAISES: FileNotFoundError if the folder of the setting `adapter` has no meta.json.
         """
         if self._brought is None and self.adapter_name is not None:
-            _ = self._meta
+            folder = Path(self.adapter_name).expanduser()
+            whole = all((folder / name).is_file() for name in (CONFIG, WEIGHTS, META))
+            return Adapter.from_folder(folder) if whole else Adapter({}, b"", self._meta)
         return self._brought
 
     @property
@@ -148,7 +150,7 @@ class VLLM(MarksTasks):
         if self._tokenizer is None and not Path(where).is_dir():
             raise FileNotFoundError(Errors.E185.format(url=server.url, root=where))
         encoder = TextEncoder(load_tokenizer(where))
-        _ = self.adapter
+        _ = self._brought or self._meta  # whose folder may be missing
         trained_on = self.meta.get("base", {})
         ours = encoder.fingerprint()
         if (theirs := trained_on.get("tokenizer", ours)) != ours:
