@@ -24,9 +24,9 @@ def nlp(base_path: Path) -> Language:
 
 
 def test_the_first_example_of_the_readme(nlp: Language) -> None:
-    doc = nlp("Torsade de pointes during low dose dobutamine in a carrier of a KCNH2 mutation.")
+    doc = nlp("Severe torsade de pointes after low dose dobutamine in a carrier of a KCNH2 mutation.")
     found = {(ent.text, ent.label_) for ent in doc.ents}
-    assert found >= {("Torsade de pointes", "DISEASE"), ("dobutamine", "CHEMICAL")}
+    assert found >= {("torsade de pointes", "DISEASE"), ("dobutamine", "CHEMICAL")}
     group = doc.spans["nerllama"]
     assert ("KCNH2", "GENE") in {(span.text, span.label_) for span in group}, "in question, whoever wins"
     assert len(group) == len(group.attrs["scores"]) >= len(doc.ents)
