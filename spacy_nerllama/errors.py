@@ -88,7 +88,8 @@ class Errors:
     )
     E050 = (
         "[NL050] Voting settings out of range: {voting}. Expected samples >= 1 or null, 0 <= min_mass < 1 (in a "
-        "component at least {least}: readings multiply with every word), temperature > 0 and 0 <= threshold <= 1."
+        "component at least {least}: readings multiply with every word), temperature > 0, 0 <= threshold <= 1 "
+        "and 0 <= agreement < 1."
     )
     E051 = (
         "[NL051] The component {name} has no labels. Set `labels`, for example labels = "

@@ -32,6 +32,7 @@ DEFAULT_CONFIG = {
         "temperature": 1.0,
         "threshold": None,
         "seed": 0,
+        "agreement": 0.5,
     },
     "cache": None,
     "updating": None,

@@ -116,25 +116,3 @@ def _edges(sentence: Sentence, spans: Iterable[TokenSpan]) -> tuple[dict[int, st
 def join(segments: Sequence[Segment]) -> str:
     """Write a marked sentence as a string, as a reader or a model sees it."""
     return "".join(segment.text for segment in segments)
-
-
-def unmark(segments: Sequence[Segment]) -> tuple[str, list[tuple[int, int, str]]]:
-    """Take the markers out of a marked sentence.
-
-    segments: The marked sentence. A mention that is not closed ends with it.
-    RETURNS: The sentence's text, and its mentions as (start, end, label) in characters of it.
-    """
-    text, mentions, opened = "", [], None
-    for segment in segments:
-        if segment.kind == "text":
-            text += segment.text
-        elif segment.kind == "open":
-            assert segment.label is not None
-            text += " " if segment.text.startswith(" ") else ""
-            opened = (len(text), segment.label)
-        elif opened:
-            mentions.append((opened[0], len(text), opened[1]))
-            opened = None
-    if opened:
-        mentions.append((opened[0], len(text), opened[1]))
-    return text, mentions

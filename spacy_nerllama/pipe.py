@@ -15,13 +15,15 @@ from spacy.training import Example, validate_examples
 from spacy.util import SimpleFrozenList, ensure_path, from_bytes, to_bytes
 from spacy.vocab import Vocab
 
+from .agreement import Answer, doc_votes
 from .annotations import span_vote, write_votes
 from .errors import Errors, Warnings
 from .labels import check_annotated, check_labels, describe
 from .marking import MarkingScheme
 from .models.adapter import Adapter
 from .models.cache import Cache, Recorder, request_key, text_key
-from .models.interface import Model
+from .models.interface import Model, NamesAdapter, Selective
+from .models.llama import Llama
 from .prompts import Prompt, scheme_of, trained_prompt
 from .requests import Request, TokenSpan, doc_requests
 from .stream import Ask, Vote, annotate
@@ -89,7 +91,7 @@ class NerLlama(Pipe):
         self._configured = {
             "labels": self._labels,
             "model": type(model).__name__,
-            "adapter": getattr(model, "adapter_name", None),
+            "adapter": model.adapter_name if isinstance(model, NamesAdapter) else None,
         }
         self._annotated: set[str] = set()  # labels that an example has had: others are not taught as absent
         self._updater: Updater | None = None
@@ -124,7 +126,7 @@ class NerLlama(Pipe):
     @property
     def is_trainable(self) -> bool:
         """Whether `update` does anything: whether the model's adapter can be trained here."""
-        return hasattr(self.model, "new_adapter")
+        return isinstance(self.model, Llama)
 
     def initialize(
         self,
@@ -155,8 +157,8 @@ class NerLlama(Pipe):
                 self._labels = describe(sorted(self._annotated), self.label_data)
                 logger.info("%s: the labels, and what the prompt calls them: %s", self.name, self._labels)
             check_annotated(self.name, self.labels, self._annotated)
-        if lora is not None:
-            self.model.new_adapter(lora)  # type: ignore[attr-defined]
+        if lora is not None and isinstance(self.model, Llama):
+            self.model.new_adapter(lora)
 
     def update(
         self,
@@ -179,7 +181,7 @@ class NerLlama(Pipe):
         RAISES (ValueError): There are no labels, since the component was not initialized.
         """
         losses = {} if losses is None else losses
-        if not self.is_trainable:
+        if not isinstance(self.model, Llama):
             return losses
         examples = list(examples)
         validate_examples(examples, f"{type(self).__name__}.update")
@@ -194,9 +196,9 @@ class NerLlama(Pipe):
         from .finetune.updating import Updater, example_requests
 
         if self._updater is None and self.model.adapter is None:
-            self.model.new_adapter(make_lora())  # type: ignore[attr-defined]
+            self.model.new_adapter(make_lora())
         if self._updater is None:
-            self._updater = Updater(self.model, self.name, self.updating)  # type: ignore[arg-type]
+            self._updater = Updater(self.model, self.name, self.updating)
         together = self._scheme(labels).tells_labels
         taught = (each for example in examples for each in example_requests(example, labels, together))
         losses[self.name] += self._updater.update(taught, self.prompt, drop)
@@ -253,7 +255,7 @@ class NerLlama(Pipe):
             stream,
             ask=ask,
             vote=self._vote,
-            write=lambda doc, votes: self.set_annotations([doc], [votes]),
+            write=self.write_answers,
             report=report,
         )
 
@@ -269,7 +271,7 @@ class NerLlama(Pipe):
             raise ValueError(Errors.E051.format(name=self.name))
         scheme = self._scheme(labels)
         self._check_settings(labels, scheme)
-        answers = getattr(self.model, "answers", None)  # of a model that cannot answer all that it is asked
+        answers = self.model.answers if isinstance(self.model, Selective) else None
         return lambda doc: doc_requests(doc, labels, scheme.tells_labels, answers)
 
     def _check_settings(self, labels: Iterable[str], scheme: MarkingScheme) -> None:
@@ -307,6 +309,14 @@ class NerLlama(Pipe):
         except KeyError as error:  # which spaCy would take for its own, of a component that was not initialized
             raise ValueError(*error.args) from None
         return scheme
+
+    def write_answers(self, doc: Doc, answers: Iterable[Answer]) -> None:
+        """Write the answers to the requests of a doc to it, after its sentences have agreed on the same words.
+
+        doc (Doc): The doc, changed in place.
+        answers (Iterable[Answer]): An answer to each request.
+        """
+        self.set_annotations([doc], [doc_votes(answers, self.voting.agreement)])
 
     def set_annotations(self, docs: Iterable[Doc], votes: Iterable[dict[TokenSpan, float]]) -> None:
         """Write votes to docs: entities by the vote rule, and every span with its vote to the span group.

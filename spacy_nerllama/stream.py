@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 
 from spacy.tokens import Doc
 
+from .agreement import Answer
 from .errors import ModelUnavailableError
-from .requests import Request, TokenSpan
-from .voting import Votes, shift
+from .requests import Request
+from .voting import Votes
 
 Ask = Callable[[Doc], Iterable[tuple[int, Request]]]
 Vote = Callable[[Iterable[Request]], Iterator[Votes | Exception]]
-Write = Callable[[Doc, dict[TokenSpan, float]], None]
+Write = Callable[[Doc, Iterable[Answer]], None]
 Report = Callable[[Doc, Exception], None]
 _Outcome = tuple[Doc, Exception | None]
 
@@ -29,7 +30,7 @@ def annotate(docs: Iterable[Doc], ask: Ask, vote: Vote, write: Write, report: Re
     ask: Gives the requests of a doc, each with the doc's token at which its sentence begins.
     vote: Gives the votes of requests, in order, or an error in the place of those of a request that failed. What
         it raises before it has taken a request is no doc's fault, and is raised; so is `ModelUnavailableError`.
-    write: Writes votes to a doc, in tokens of the doc.
+    write: Writes the answers to a doc's requests to it.
     report: Is told of a doc that failed, with the error. If it does not raise, the doc comes out not annotated.
     RETURNS: The docs, in order.
     """
@@ -71,10 +72,10 @@ def _outcomes(source: "_Source", ask: Ask, vote: Vote, write: Write) -> Iterator
 
 @dataclass
 class _Waiting:
-    """A doc whose requests were made: where their sentences begin, and the votes that have come in."""
+    """A doc with its requests, and the votes that have come in."""
 
     doc: Doc
-    starts: list[int] = field(default_factory=list)
+    asked: list[tuple[int, Request]] = field(default_factory=list)
     votes: list[Votes | Exception] = field(default_factory=list)
 
 
@@ -93,24 +94,22 @@ def _requests(docs: Iterable[Doc], ask: Ask, waiting: deque[_Waiting]) -> Iterat
     for doc in docs:
         entry = _Waiting(doc)
         waiting.append(entry)
-        requests = list(ask(doc))
-        entry.starts = [start for start, _ in requests]
-        yield from (request for _, request in requests)
+        entry.asked = list(ask(doc))
+        yield from (request for _, request in entry.asked)
 
 
 def _answered(waiting: deque[_Waiting], write: Write) -> Iterator[_Outcome]:
     """Give back the docs at the head all of whose votes have come in; one whose request failed is not written."""
-    while waiting and len(waiting[0].votes) == len(waiting[0].starts):
+    while waiting and len(waiting[0].votes) == len(waiting[0].asked):
         entry = waiting[0]
-        votes: dict[TokenSpan, float] = {}
-        error = None
-        for start, each in zip(entry.starts, entry.votes, strict=True):
-            if isinstance(each, Exception):
-                error = error or each
+        answers, error = list[Answer](), None
+        for (start, request), votes in zip(entry.asked, entry.votes, strict=True):
+            if isinstance(votes, Exception):
+                error = error or votes
             else:
-                votes.update(shift(each.spans, start))
+                answers.append(Answer(start, request, votes))
         if error is None:
-            write(entry.doc, votes)
+            write(entry.doc, answers)
         waiting.popleft()
         yield entry.doc, error
 

@@ -1,7 +1,6 @@
 """The task `nerllama.NER.v1` of spacy-llm's component `llm`: our prompts, alignment and votes, its models."""
 
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
 # spacy-llm reads these annotations, and knows no other iterables and tuples than typing's.
@@ -14,6 +13,7 @@ from spacy.training import Example
 from spacy.util import SimpleFrozenList
 from spacy.vocab import Vocab
 
+from .agreement import Answer
 from .errors import Errors
 from .models.spacyllm import as_responses
 from .models.tasks import TaskPrompt
@@ -21,7 +21,7 @@ from .models.texts import TextModel, count_votes
 from .pipe import NerLlama
 from .prompts import InstructPrompt, Prompt, scheme_of
 from .requests import Request, Sentence
-from .voting import Votes, Voting, shift
+from .voting import Votes, Voting
 
 _TEXT = Sentence(("{text}",), (False,))
 
@@ -118,13 +118,9 @@ class NerTask:
         """
         ner, ask = self._ner, self._ner.asks()
         for (doc,), given in zip(shards, responses, strict=False):
-            starts, requests = [], []
-            for start, request in ask(doc):
-                starts.append(start)
-                requests.append(request)
-            votes = _votes(requests, list(given), ner.prompt, ner.voting)
-            shifted = (shift(each.spans, start) for start, each in zip(starts, votes, strict=True))
-            ner.set_annotations([doc], [dict(chain.from_iterable(shifted))])
+            asked = list(ask(doc))
+            votes = _votes([request for _, request in asked], list(given), ner.prompt, ner.voting)
+            ner.write_answers(doc, (Answer(*each, found) for each, found in zip(asked, votes, strict=True)))
             yield doc
 
     def scorer(self, examples: Iterable[Example]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The vote rule (SCNP, self-consistency NER prompting): votes -> non-overlapping scored spans."""
+"""The vote (SCNP, self-consistency NER prompting): settings, and the rule, votes -> non-overlapping spans."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -23,6 +23,8 @@ class Voting:
     threshold: Keep spans of at least this vote, one number or one for each label. None: the adapter's own
         thresholds, 0.5 for a label without one.
     seed: Seed of the samples; a sample depends on it, the sentence and the label alone.
+    agreement: How far the vote of a span moves towards the mean over all occurrences of its words in the doc (see
+        `agreement.agree`), from 0, not at all, to below 1.
     RAISES: ValueError for values out of range.
     """
 
@@ -31,6 +33,7 @@ class Voting:
     temperature: float = 1.0
     threshold: float | dict[str, float] | None = None
     seed: int = 0
+    agreement: float = 0.5
 
     def __post_init__(self) -> None:
         thresholds = self.threshold.values() if isinstance(self.threshold, dict) else [self.threshold or 0.0]
@@ -38,6 +41,7 @@ class Voting:
             (self.samples is not None and self.samples < 1)
             or not 0 <= self.min_mass < 1
             or not 0 < self.temperature < math.inf
+            or not 0 <= self.agreement < 1
             or not all(0 <= threshold <= 1 for threshold in thresholds)
         ):
             raise ValueError(Errors.E050.format(voting=self, least=LEAST_MASS))

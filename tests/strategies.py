@@ -1,9 +1,10 @@
-"""What hypothesis draws sentences and spans from."""
+"""What hypothesis draws sentences and spans from, and what takes the markers out again."""
 
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
+from spacy_nerllama.marking import Segment
 from spacy_nerllama.requests import Sentence, TokenSpan
 
 # Words of every kind that matters: plain, white space, and what looks like a marker or a control token.
@@ -40,3 +41,20 @@ def spans_of(draw: st.DrawFn, sentence: Sentence, labels: Sequence[str]) -> list
 def has_clean_edges(sentence: Sentence, span: TokenSpan) -> bool:
     """Whether a span neither starts nor ends on white space."""
     return not (sentence.words[span.start].isspace() or sentence.words[span.end - 1].isspace())
+
+
+def unmark(segments: Sequence[Segment]) -> tuple[str, list[tuple[int, int, str]]]:
+    """Take the markers out of a marked sentence, independently of the grammar.
+
+    RETURNS: The text, and the mentions as (start, end, label) in characters of it.
+    """
+    text, mentions, start = "", [], 0
+    for kind, content, label in segments:
+        if kind == "text":
+            text += content
+        elif kind == "open":
+            text += " " * content.startswith(" ")
+            start = len(text)
+        else:
+            mentions.append((start, len(text), label))
+    return text, mentions

@@ -223,7 +223,8 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, target: str, writt
     if target.startswith("bioc"):
         assert [d.passages for d in found] == [d.passages for d in written]
     if target != "brat":
-        assert [d.id for d in found] == [d.id for d in written] or target == "pubtator"
+        flat = {ord("|"): "_"} if target == "pubtator" else {}
+        assert [d.id for d in found] == [d.id.translate(flat) for d in written]
     same = {"pubtator": lambda text: text.translate({9: 32, 10: 32, 13: 32})}.get(target, str)
     if target != "bioc":  # XML cannot hold every character
         assert [d.text for d in found] == [same(d.text) for d in written]

@@ -15,9 +15,10 @@ import pytest
 import torch
 from oracle import generate, sample
 from recorder import DISEASE, GENE, Recorder, make_job, sentence
+from strategies import unmark
 
 from spacy_nerllama.grammar import Grammar, State
-from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme, unmark
+from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme
 from spacy_nerllama.models import decoding
 from spacy_nerllama.models.decoding import Job, decode
 from spacy_nerllama.models.engine import Engine

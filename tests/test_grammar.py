@@ -12,10 +12,10 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import has_clean_edges, plain_words, sentences, spans_of
+from strategies import has_clean_edges, plain_words, sentences, spans_of, unmark
 
 from spacy_nerllama.grammar import Grammar, Path, State
-from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme, unmark
+from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme
 from spacy_nerllama.requests import Request, Sentence, TokenSpan
 
 START = State()

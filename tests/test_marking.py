@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import sentences, spans_of
+from strategies import sentences, spans_of, unmark
 
-from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme, unmark
+from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme
 from spacy_nerllama.requests import Sentence, TokenSpan
 
 TYPED = typed_scheme({"DISEASE": "disease", "GENE": "gene"})
@@ -48,12 +48,6 @@ def test_what_is_marked_can_be_unmarked(scheme: MarkingScheme, labels: list[str]
     text, mentions = unmark(mark(sentence, shuffled, scheme))
     assert text == sentence.text
     assert mentions == [characters(sentence, span) for span in spans]
-
-
-def test_a_mention_that_is_not_closed_ends_with_the_sentence() -> None:
-    segments = mark(ATAXIA, [TokenSpan(1, 2, "DISEASE")])
-    opened = [segment for segment in segments if segment.kind != "close"]
-    assert unmark(opened) == (ATAXIA.text, [(4, len(ATAXIA.text), "DISEASE")])
 
 
 @pytest.mark.parametrize(

@@ -18,18 +18,19 @@ PACKAGE = Path(spacy_nerllama.__file__).parent
 HEAVY = ["transformers", "peft", "bitsandbytes", "datasets", "accelerate", "spacy_llm"]
 
 
-def setup_cfg(section: str, option: str) -> list[str]:
+def setup_cfg(section: str) -> dict[str, list[str]]:
+    """The lines of each option of a section."""
     path = PACKAGE.parent / "setup.cfg"
     if not path.is_file():
         pytest.skip("not a source checkout")
     config = configparser.ConfigParser(delimiters="=", interpolation=None)
     config.read(path, encoding="utf8")
-    return config[section][option].split("\n")[1:]
+    return {option: value.split("\n")[1:] for option, value in config[section].items()}
 
 
 def entry_points() -> list[str]:
-    groups = ["spacy_factories", "spacy_tokenizers", "spacy_misc", "spacy_llm_models", "spacy_cli"]
-    return [f"{group}: {line}" for group in groups for line in setup_cfg("options.entry_points", group)]
+    groups = setup_cfg("options.entry_points")
+    return [f"{group}: {line}" for group, lines in groups.items() for line in lines]
 
 
 @pytest.mark.parametrize("module", ["spacy_nerllama", "spacy_nerllama.cli", "spacy_nerllama.pipe"])
@@ -67,7 +68,7 @@ def test_every_folder_of_modules_is_a_package():
 
 
 def test_the_wheel_ships_every_data_file():
-    patterns = setup_cfg("options.package_data", "spacy_nerllama")
+    patterns = setup_cfg("options.package_data")["spacy_nerllama"]
     shipped = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
     data = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
     assert data - shipped == set()

@@ -88,6 +88,9 @@ def annotate_cli(
     from spacy.cli._util import import_code
     from wasabi import msg
 
+    from ..models.texts import TextModel
+    from ..pipe import NerLlama
+
     overrides = config_overrides(ctx)
     import_code(code_path)
     try:
@@ -101,8 +104,8 @@ def annotate_cli(
         raise SystemExit(130) from None
     msg.good(f"Wrote {output_path}")
     for name, component in nlp.pipeline:
-        diagnoses = getattr(getattr(component, "model", None), "diagnoses", None)
-        if diagnoses:  # of a model that answers in text
+        model = component.model if isinstance(component, NerLlama) else None
+        if isinstance(model, TextModel) and (diagnoses := model.diagnoses):
             counts = ", ".join(f"{n:,} {diagnosis}" for diagnosis, n in diagnoses.most_common())
             say = msg.warn if diagnoses["unusable"] else msg.info
             say(f"{name}: responses in this run, by what they are of their sentence: {counts}", UNUSABLE)

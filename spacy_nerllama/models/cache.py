@@ -18,6 +18,7 @@ from ..prompts import Prompt, scheme_of
 from ..requests import Request
 from ..stream import Vote
 from ..voting import Votes, Voting
+from .interface import Identified
 from .records import Record
 
 MOST_WAITING = 4096
@@ -91,11 +92,10 @@ def request_key(prompt: Prompt, voting: Voting, max_batch_tokens: int, model: ob
     model: The model, with a method `fingerprint`.
     RAISES: ValueError if the model has none.
     """
-    fingerprint = getattr(model, "fingerprint", None)
-    if fingerprint is None:
+    if not isinstance(model, Identified):
         raise ValueError(Errors.E202.format(model=type(model).__name__))
     drawn = (voting.samples, voting.min_mass, voting.temperature, voting.seed)
-    settings = (__version__, fingerprint(), drawn, max_batch_tokens, repr(scheme_of(prompt)))
+    settings = (__version__, model.fingerprint(), drawn, max_batch_tokens, repr(scheme_of(prompt)))
 
     def key(request: Request) -> str:
         sentence = request.sentence

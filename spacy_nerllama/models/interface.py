@@ -1,7 +1,7 @@
-"""What the component asks of a model."""
+"""What the component asks of a model: `Model` of each, the other protocols of one that can do more."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..prompts import Prompt
 from ..requests import Request
@@ -36,3 +36,29 @@ class Model(Protocol):
 
     def unload(self) -> None:
         """Give memory back."""
+
+
+@runtime_checkable
+class NamesAdapter(Protocol):
+    """A model whose settings may name an adapter, which then goes before the one that a pipeline brings.
+
+    adapter_name: The folder or hub name. None: the settings name none.
+    """
+
+    adapter_name: str | None
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A model that has answers to some requests only, and to whole docs perhaps."""
+
+    def answers(self, request: Request) -> bool:
+        """Whether there is an answer to a request. A doc that has one is not cut into sentences."""
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A model whose answers can be cached."""
+
+    def fingerprint(self) -> str:
+        """Give all that the answers depend on, beside the request, the prompt and the voting."""

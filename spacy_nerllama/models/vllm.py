@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 PROBE = "Mutations of the @@ATM## gene (11q22.3) cause ataxia-telangiectasia: TGF-β1, 5'-UTR, 37 °C.\n"
 
+_OWN = ("_lock", "_connected", "_process", "_named")
+"""What a copy or another process makes for itself."""
+
 
 class _Connected(NamedTuple):
     encoder: "TextEncoder"
@@ -70,11 +73,16 @@ class VLLM(MarksTasks):
 
         RAISES: FileNotFoundError if the folder of the setting `adapter` has no meta.json.
         """
-        if self._brought is None and self.adapter_name is not None:
-            folder = Path(self.adapter_name).expanduser()
-            whole = all((folder / name).is_file() for name in (CONFIG, WEIGHTS, META))
-            return Adapter.from_folder(folder) if whole else Adapter({}, b"", self._meta)
-        return self._brought
+        return self._named if self._brought is None else self._brought
+
+    @cached_property
+    def _named(self) -> Adapter | None:
+        """The adapter of the setting, read once; without weights where they are not here."""
+        if self.adapter_name is None:
+            return None
+        folder = Path(self.adapter_name).expanduser()
+        whole = all((folder / name).is_file() for name in (CONFIG, WEIGHTS, META))
+        return Adapter.from_folder(folder) if whole else Adapter({}, b"", self._meta)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -189,8 +197,8 @@ class VLLM(MarksTasks):
             self._connected = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give what a copy or another process needs; it connects for itself."""
-        return {key: value for key, value in vars(self).items() if key not in ("_lock", "_connected", "_process")}
+        """Give what a copy or another process needs; it connects and reads the adapter for itself."""
+        return {key: value for key, value in vars(self).items() if key not in _OWN}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _connected=None, _process=os.getpid())

@@ -1,0 +1,102 @@
+"""What the sentences of a doc say together: "ATM" is likely a gene in the fourth, if it is one in the others.
+
+A model reads one sentence at a time. Words that come again in a doc mean the same ("one sense per discourse",
+Gale, Church & Yarowsky 1992), and not every sentence shows what.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from .requests import Request, Sentence, TokenSpan
+from .voting import Votes, shift
+
+MAJORITY = 0.5
+"""With this vote or more a span is in the way of those that overlap with it."""
+
+
+class Answer(NamedTuple):
+    """The votes of a request, whose sentence begins at the doc's token `start`."""
+
+    start: int
+    request: Request
+    votes: Votes
+
+
+def doc_votes(answers: Iterable[Answer], agreement: float) -> dict[TokenSpan, float]:
+    """Put the answers to the requests of a doc together.
+
+    answers: The answers.
+    agreement: As `agree` takes it. Sentences agree that were asked for the same labels.
+    RETURNS: The vote of each span, in tokens of the doc.
+    """
+    by_labels: dict[tuple[tuple[str, str], ...], list[Answer]] = defaultdict(list)
+    for answer in answers:
+        by_labels[answer.request.labels].append(answer)
+    found: dict[TokenSpan, float] = {}
+    for alike in by_labels.values():
+        votes = {span: vote for start, _, each in alike for span, vote in shift(each.spans, start)}
+        found |= agree(votes, [(start, request.sentence) for start, request, _ in alike], agreement)
+    return found
+
+
+def agree(
+    votes: Mapping[TokenSpan, float], sentences: Sequence[tuple[int, Sentence]], agreement: float
+) -> dict[TokenSpan, float]:
+    """Move the vote of each span towards the mean over all occurrences of its words in the doc.
+
+    An occurrence without a vote counts as 0, and stays without. Words that overlap with another span of the label
+    which has a majority and a higher vote are no occurrence: "diabetes" in "diabetes insipidus" is none.
+
+    votes: The vote of each span, in tokens of the doc.
+    sentences: The sentences, each with the doc's token at which it begins. Of a single one the votes stay as they
+        are: the model has read all of it.
+    agreement: How far, from 0, not at all, to below 1. Up to 0.5, a span that all readings hold keeps a majority.
+    RETURNS: The new votes of the same spans.
+    """
+    if len(sentences) < 2 or not agreement:
+        return dict(votes)
+    majority = _by_token(span for span, vote in votes.items() if vote >= MAJORITY)
+
+    def covered(span: TokenSpan) -> bool:
+        vote = votes.get(span, 0.0)
+        return any(
+            votes[other] > vote for i in range(span.start, span.end) for other in majority.get((i, span.label), ())
+        )
+
+    agreed = dict(votes)
+    for occurrences in _occurrences(votes, sentences):
+        counted = [span for span in occurrences if not covered(span)]
+        if len(counted) > 1:
+            mean = fmean(votes.get(span, 0.0) for span in counted)
+            for span in votes.keys() & counted:
+                agreed[span] += agreement * (mean - votes[span])
+    return agreed
+
+
+def _by_token(spans: Iterable[TokenSpan]) -> Mapping[tuple[int, str], list[TokenSpan]]:
+    """Sort spans by each of their tokens, and their label."""
+    by_token: dict[tuple[int, str], list[TokenSpan]] = defaultdict(list)
+    for span in spans:
+        for i in range(span.start, span.end):
+            by_token[i, span.label].append(span)
+    return by_token
+
+
+def _occurrences(
+    spans: Iterable[TokenSpan], sentences: Sequence[tuple[int, Sentence]]
+) -> Iterable[set[TokenSpan]]:
+    """Find where the words of each span are, its own place among these; of spans with the same words once."""
+    words = {start + i: word for start, sentence in sentences for i, word in enumerate(sentence.words)}
+    same: dict[tuple[tuple[str, ...], str], set[TokenSpan]] = defaultdict(set)
+    for span in spans:
+        same[tuple(words.get(i, "") for i in range(span.start, span.end)), span.label].add(span)
+    labels = {label for _, label in same}
+    for n in {len(text) for text, _ in same}:
+        for start, sentence in sentences:
+            for i in range(len(sentence.words) - n + 1):
+                for label in labels:
+                    if (key := (sentence.words[i : i + n], label)) in same:
+                        same[key].add(TokenSpan(start + i, start + i + n, label))
+    return same.values()
