@@ -40,6 +40,7 @@ from spacy_nerllama.evaluation import doc_spans
 from spacy_nerllama.evaluation.predict import predict
 from spacy_nerllama.evaluation.result import compare_results, fingerprint, measure
 from spacy_nerllama.models import Llama
+from spacy_nerllama.voting import Voting
 
 DISEASE, CHEMICAL, GENE = {"DISEASE": "disease"}, {"CHEMICAL": "chemical"}, {"GENE": "gene"}
 NCBI = dict.fromkeys(["SpecificDisease", "DiseaseClass", "Modifier", "CompositeMention"], "DISEASE")
@@ -184,7 +185,8 @@ def what_counts(system: str, settings: argparse.Namespace) -> dict[str, Any]:
         return of_model
     if (adapter := Llama(settings.base, settings.adapter).adapter) is None:
         return of_model
-    return {**of_model, "adapter": adapter.fingerprint, "thresholds": adapter.meta.get("thresholds")}
+    of_adapter = {"adapter": adapter.fingerprint, "thresholds": adapter.meta.get("thresholds")}
+    return {**of_model, **of_adapter, "agreement": Voting().agreement}
 
 
 def once(output: Path, key: Result, run: Callable[[], Result]) -> Result:
