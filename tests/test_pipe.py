@@ -17,12 +17,13 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import registry
 
+from spacy_nerllama.agreement import agree
 from spacy_nerllama.annotations import _place
 from spacy_nerllama.models import Llama
 from spacy_nerllama.models.adapter import Adapter
 from spacy_nerllama.pipe import NerLlama
 from spacy_nerllama.prompts import CompactPrompt, MultiTaskPrompt
-from spacy_nerllama.requests import Request, TokenSpan
+from spacy_nerllama.requests import Request, TokenSpan, doc_sentences
 from spacy_nerllama.sentences import MAX_TOKENS
 from spacy_nerllama.voting import Votes, Voting
 
@@ -206,8 +207,8 @@ def test_sentences_are_read_one_by_one(ner: NerLlama) -> None:
 
 
 def test_entities_of_later_sentences_are_in_their_place(ner: NerLlama) -> None:
-    """A sentence's votes are the same wherever it stands in a doc."""
-    first, second = "Few carriers had it.", "The ATM gene fell in ataxia."
+    """A sentence's votes are the same wherever it stands in a doc, unless words of it come again."""
+    first, second = "Few carriers had it?", "The ATM gene fell in ataxia."
     alone = ner(docs(second)[0])
     doc = docs(f"{first} {second}")[0]
     start = len(docs(first)[0])
@@ -216,6 +217,21 @@ def test_entities_of_later_sentences_are_in_their_place(ner: NerLlama) -> None:
     ner(doc)
     moved = [(s - start, e - start, label, vote) for s, e, label, vote in found(doc)[1] if s >= start]
     assert moved == [pytest.approx(candidate, abs=1e-3) for candidate in found(alone)[1]]
+
+
+def test_sentences_agree_on_words_that_come_again(tiny: Llama) -> None:
+    """By a setting of the vote, after the model has answered: what it says of a sentence is the same."""
+    doc = docs("Few carriers had it. The ATM gene fell in ataxia.")[0]
+    for token in doc:
+        token.is_sent_start = token.i in (0, 5)
+
+    def votes(agreement: float) -> dict[TokenSpan, float]:
+        component(tiny, labels={"GENE": "gene"}, voting=Voting(agreement=agreement))(doc)
+        return {TokenSpan(*place): vote for *place, vote in found(doc)[1]}
+
+    alone, agreed = votes(0.0), votes(0.5)
+    assert agreed == pytest.approx(agree(alone, list(doc_sentences(doc)), 0.5), abs=1e-3)
+    assert agreed != pytest.approx(alone, abs=1e-2)
 
 
 def test_the_group_has_the_name_of_the_setting(tiny: Llama) -> None:
