@@ -96,7 +96,8 @@ def _occurrences(
     for n in {len(text) for text, _ in same}:
         for start, sentence in sentences:
             for i in range(len(sentence.words) - n + 1):
+                text = sentence.words[i : i + n]
                 for label in labels:
-                    if (key := (sentence.words[i : i + n], label)) in same:
-                        same[key].add(TokenSpan(start + i, start + i + n, label))
+                    if (text, label) in same:
+                        same[text, label].add(TokenSpan(start + i, start + i + n, label))
     return same.values()
