@@ -181,12 +181,12 @@ def what_counts(system: str, settings: argparse.Namespace) -> dict[str, Any]:
     if system in PEERS:
         return {"limit": settings.limit}
     of_model = {"limit": settings.limit, "base": settings.base, "quantization": settings.quantization}
+    of_model["agreement"] = Voting().agreement
     if system in SHOTS:
         return of_model
     if (adapter := Llama(settings.base, settings.adapter).adapter) is None:
         return of_model
-    of_adapter = {"adapter": adapter.fingerprint, "thresholds": adapter.meta.get("thresholds")}
-    return {**of_model, **of_adapter, "agreement": Voting().agreement}
+    return {**of_model, "adapter": adapter.fingerprint, "thresholds": adapter.meta.get("thresholds")}
 
 
 def once(output: Path, key: Result, run: Callable[[], Result]) -> Result:

@@ -13,27 +13,28 @@ from .requests import Request, Sentence, TokenSpan
 from .voting import Votes, shift
 
 MAJORITY = 0.5
-"""With this vote or more a span is in the way of those that overlap with it."""
+"""With this vote or more, whatever the threshold, the words within a span are part of it."""
 
 
-class Answer(NamedTuple):
-    """The votes of a request, whose sentence begins at the doc's token `start`."""
+class Answered(NamedTuple):
+    """A request with its votes. Its sentence begins at the doc's token `start`."""
 
     start: int
     request: Request
     votes: Votes
 
 
-def doc_votes(answers: Iterable[Answer], agreement: float) -> dict[TokenSpan, float]:
+def doc_votes(answered: Iterable[Answered], agreement: float) -> dict[TokenSpan, float]:
     """Put the answers to the requests of a doc together.
 
-    answers: The answers.
-    agreement: As `agree` takes it. Sentences agree that were asked for the same labels.
+    answered: The requests with their answers.
+    agreement: As `agree` takes it. Sentences agree that were asked for the same labels, and had a reading.
     RETURNS: The vote of each span, in tokens of the doc.
     """
-    by_labels: dict[tuple[tuple[str, str], ...], list[Answer]] = defaultdict(list)
-    for answer in answers:
-        by_labels[answer.request.labels].append(answer)
+    by_labels: dict[tuple[tuple[str, str], ...], list[Answered]] = defaultdict(list)
+    for each in answered:
+        if each.votes.answered:
+            by_labels[each.request.labels].append(each)
     found: dict[TokenSpan, float] = {}
     for alike in by_labels.values():
         votes = {span: vote for start, _, each in alike for span, vote in shift(each.spans, start)}
@@ -46,12 +47,12 @@ def agree(
 ) -> dict[TokenSpan, float]:
     """Move the vote of each span towards the mean over all occurrences of its words in the doc.
 
-    An occurrence without a vote counts as 0, and stays without. Words that overlap with another span of the label
-    which has a majority and a higher vote are no occurrence: "diabetes" in "diabetes insipidus" is none.
+    An occurrence without a vote counts as 0, and stays without. Words within another span of the label that has a
+    majority and a higher vote are no occurrence: "diabetes" in "diabetes insipidus" is none. Nothing moves where
+    all occurrences are in one sentence, which the model has read as a whole.
 
     votes: The vote of each span, in tokens of the doc.
-    sentences: The sentences, each with the doc's token at which it begins. Of a single one the votes stay as they
-        are: the model has read all of it.
+    sentences: The sentences, each with the doc's token at which it begins.
     agreement: How far, from 0, not at all, to below 1. Up to 0.5, a span that all readings hold keeps a majority.
     RETURNS: The new votes of the same spans.
     """
@@ -60,17 +61,15 @@ def agree(
     majority = _by_token(span for span, vote in votes.items() if vote >= MAJORITY)
 
     def covered(span: TokenSpan) -> bool:
-        vote = votes.get(span, 0.0)
-        return any(
-            votes[other] > vote for i in range(span.start, span.end) for other in majority.get((i, span.label), ())
-        )
+        vote, others = votes.get(span, 0.0), majority.get((span.start, span.label), ())
+        return any(other.end >= span.end and votes[other] > vote for other in others)
 
     agreed = dict(votes)
     for occurrences in _occurrences(votes, sentences):
-        counted = [span for span in occurrences if not covered(span)]
-        if len(counted) > 1:
+        counted = {span: sentence for span, sentence in occurrences.items() if not covered(span)}
+        if len(set(counted.values())) > 1:
             mean = fmean(votes.get(span, 0.0) for span in counted)
-            for span in votes.keys() & counted:
+            for span in votes.keys() & counted.keys():
                 agreed[span] += agreement * (mean - votes[span])
     return agreed
 
@@ -86,18 +85,18 @@ def _by_token(spans: Iterable[TokenSpan]) -> Mapping[tuple[int, str], list[Token
 
 def _occurrences(
     spans: Iterable[TokenSpan], sentences: Sequence[tuple[int, Sentence]]
-) -> Iterable[set[TokenSpan]]:
-    """Find where the words of each span are, its own place among these; of spans with the same words once."""
+) -> Iterable[Mapping[TokenSpan, int]]:
+    """Find all places of the words of each span, with the number of the sentence; of the same words once."""
     words = {start + i: word for start, sentence in sentences for i, word in enumerate(sentence.words)}
-    same: dict[tuple[tuple[str, ...], str], set[TokenSpan]] = defaultdict(set)
-    for span in spans:
-        same[tuple(words.get(i, "") for i in range(span.start, span.end)), span.label].add(span)
+    same: dict[tuple[tuple[str, ...], str], dict[TokenSpan, int]] = {
+        (tuple(words[i] for i in range(span.start, span.end)), span.label): {} for span in spans
+    }
     labels = {label for _, label in same}
     for n in {len(text) for text, _ in same}:
-        for start, sentence in sentences:
+        for number, (start, sentence) in enumerate(sentences):
             for i in range(len(sentence.words) - n + 1):
                 text = sentence.words[i : i + n]
                 for label in labels:
                     if (text, label) in same:
-                        same[text, label].add(TokenSpan(start + i, start + i + n, label))
+                        same[text, label][TokenSpan(start + i, start + i + n, label)] = number
     return same.values()

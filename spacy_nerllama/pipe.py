@@ -15,7 +15,7 @@ from spacy.training import Example, validate_examples
 from spacy.util import SimpleFrozenList, ensure_path, from_bytes, to_bytes
 from spacy.vocab import Vocab
 
-from .agreement import Answer, doc_votes
+from .agreement import Answered, doc_votes
 from .annotations import span_vote, write_votes
 from .errors import Errors, Warnings
 from .labels import check_annotated, check_labels, describe
@@ -310,13 +310,13 @@ class NerLlama(Pipe):
             raise ValueError(*error.args) from None
         return scheme
 
-    def write_answers(self, doc: Doc, answers: Iterable[Answer]) -> None:
+    def write_answers(self, doc: Doc, answered: Iterable[Answered]) -> None:
         """Write the answers to the requests of a doc to it, after its sentences have agreed on the same words.
 
         doc (Doc): The doc, changed in place.
-        answers (Iterable[Answer]): An answer to each request.
+        answered (Iterable[Answered]): The requests with their answers.
         """
-        self.set_annotations([doc], [doc_votes(answers, self.voting.agreement)])
+        self.set_annotations([doc], [doc_votes(answered, self.voting.agreement)])
 
     def set_annotations(self, docs: Iterable[Doc], votes: Iterable[dict[TokenSpan, float]]) -> None:
         """Write votes to docs: entities by the vote rule, and every span with its vote to the span group.

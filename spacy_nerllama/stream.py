@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 from spacy.tokens import Doc
 
-from .agreement import Answer
+from .agreement import Answered
 from .errors import ModelUnavailableError
 from .requests import Request
 from .voting import Votes
 
 Ask = Callable[[Doc], Iterable[tuple[int, Request]]]
 Vote = Callable[[Iterable[Request]], Iterator[Votes | Exception]]
-Write = Callable[[Doc, Iterable[Answer]], None]
+Write = Callable[[Doc, Iterable[Answered]], None]
 Report = Callable[[Doc, Exception], None]
 _Outcome = tuple[Doc, Exception | None]
 
@@ -102,12 +102,12 @@ def _answered(waiting: deque[_Waiting], write: Write) -> Iterator[_Outcome]:
     """Give back the docs at the head all of whose votes have come in; one whose request failed is not written."""
     while waiting and len(waiting[0].votes) == len(waiting[0].asked):
         entry = waiting[0]
-        answers, error = list[Answer](), None
+        answers, error = list[Answered](), None
         for (start, request), votes in zip(entry.asked, entry.votes, strict=True):
             if isinstance(votes, Exception):
                 error = error or votes
             else:
-                answers.append(Answer(start, request, votes))
+                answers.append(Answered(start, request, votes))
         if error is None:
             write(entry.doc, answers)
         waiting.popleft()

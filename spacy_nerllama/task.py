@@ -13,7 +13,7 @@ from spacy.training import Example
 from spacy.util import SimpleFrozenList
 from spacy.vocab import Vocab
 
-from .agreement import Answer
+from .agreement import Answered
 from .errors import Errors
 from .models.spacyllm import as_responses
 from .models.tasks import TaskPrompt
@@ -120,7 +120,7 @@ class NerTask:
         for (doc,), given in zip(shards, responses, strict=False):
             asked = list(ask(doc))
             votes = _votes([request for _, request in asked], list(given), ner.prompt, ner.voting)
-            ner.write_answers(doc, (Answer(*each, found) for each, found in zip(asked, votes, strict=True)))
+            ner.write_answers(doc, (Answered(*each, found) for each, found in zip(asked, votes, strict=True)))
             yield doc
 
     def scorer(self, examples: Iterable[Example]) -> dict[str, Any]:

@@ -71,11 +71,13 @@ class Votes:
     spans: The vote of each span that any reading holds, in (0, 1].
     unexplored: The probability of the readings that exact votes did not follow, in [0, 1).
     responses: What a model wrote that answers in text; the votes follow from it.
+    answered: Whether there was a reading at all. Without votes, that says that nothing is to be marked.
     """
 
     spans: Mapping[TokenSpan, float] = field(default_factory=dict)
     unexplored: float = 0.0
     responses: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    answered: bool = field(default=True, repr=False, compare=False)
 
 
 def elect(votes: Mapping[TokenSpan, float], thresholds: Mapping[str, float]) -> list[TokenSpan]:

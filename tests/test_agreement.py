@@ -1,6 +1,6 @@
 """The sentences of a doc agree on words that come again; nothing else of their votes changes."""
 
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import pytest
 from hypothesis import given
@@ -9,12 +9,13 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 from strategies import PLAIN, sentences, spans_of
 
-from spacy_nerllama.agreement import Answer, agree, doc_votes
+from spacy_nerllama.agreement import Answered, agree, doc_votes
 from spacy_nerllama.requests import Request, Sentence, TokenSpan, doc_requests
 from spacy_nerllama.voting import DEFAULT_THRESHOLD, Votes, elect
 
 Read = list[tuple[int, Sentence]]
 VOCAB = Vocab()
+LABELS = ("GENE", "DISEASE")
 
 
 def read(*texts: str) -> Read:
@@ -50,6 +51,13 @@ def test_words_of_a_longer_mention_are_no_occurrence() -> None:
     assert agree(doubtful, sentences, 0.5) == pytest.approx({long: 0.4, inside: 0.3, alone: 0.7})
 
 
+def test_words_around_a_shorter_mention_are_an_occurrence() -> None:
+    """Where a mention begins is what sentences disagree about most."""
+    long, short = TokenSpan(0, 3, "DISEASE"), TokenSpan(5, 6, "DISEASE")
+    votes = agree({long: 1.0, short: 1.0}, read("type 2 diabetes", "type 2 diabetes"), 0.5)
+    assert votes == pytest.approx({long: 0.75, short: 1.0})
+
+
 def test_upper_and_lower_case_are_different_words() -> None:
     votes = {TokenSpan(0, 1, "GENE"): 0.9, TokenSpan(2, 3, "GENE"): 0.1}
     assert agree(votes, read("CAT fell", "cat fell"), 0.5) == votes
@@ -61,20 +69,57 @@ def test_labels_agree_each_for_itself() -> None:
     assert votes == pytest.approx({gene: 0.6, disease: 0.45})
 
 
-def test_what_was_read_as_a_whole_stays() -> None:
-    """Of a single sentence, and of a doc to which a model has one answer, the model has seen all occurrences."""
-    doc = Doc(VOCAB, words="ATM is one . Not this ATM .".split(), sent_starts=[1, 0, 0, 0, 1, 0, 0, 0])
-    whole = list(doc_requests(doc, {"GENE": "gene"}, answers=lambda request: True))
-    ((start, request),) = whole
-    votes = {TokenSpan(0, 1, "GENE"): 0.9, TokenSpan(6, 7, "GENE"): 0.1}
-    assert doc_votes([Answer(start, request, Votes(votes))], 0.5) == votes
-    by_sentence = [Request(sentence, request.labels) for _, sentence in read("ATM is one .", "Not this ATM .")]
-    answers = [
-        Answer(0, by_sentence[0], Votes({TokenSpan(0, 1, "GENE"): 0.9})),
-        Answer(4, by_sentence[1], Votes({TokenSpan(2, 3, "GENE"): 0.1})),
+def test_occurrences_in_one_sentence_stay() -> None:
+    """The model has seen all of them, whatever else the doc has."""
+    votes = {TokenSpan(0, 1, "GENE"): 0.9, TokenSpan(4, 5, "GENE"): 0.1}
+    assert agree(votes, read("ATM is not this ATM"), 0.5) == votes
+    assert agree(votes, read("ATM is not this ATM", "Yes ."), 0.5) == votes
+
+
+def test_labels_of_one_request_agree_too() -> None:
+    labels = (("GENE", "gene"), ("DISEASE", "disease"))
+    votes = {"GENE": (0.8, 0.4), "DISEASE": (0.1, 0.3)}
+    answered = [
+        Answered(
+            start, Request(sentence, labels), Votes({TokenSpan(0, 1, label): votes[label][i] for label in votes})
+        )
+        for i, (start, sentence) in enumerate(read("ATM fell", "ATM rose"))
     ]
-    assert doc_votes(answers, 0.5) == pytest.approx({TokenSpan(0, 1, "GENE"): 0.7, TokenSpan(6, 7, "GENE"): 0.3})
-    assert doc_votes(answers, 0.0) == votes
+    assert doc_votes(answered, 0.5) == pytest.approx(
+        {
+            TokenSpan(0, 1, "GENE"): 0.7,
+            TokenSpan(2, 3, "GENE"): 0.5,
+            TokenSpan(0, 1, "DISEASE"): 0.15,
+            TokenSpan(2, 3, "DISEASE"): 0.25,
+        }
+    )
+
+
+def test_a_sentence_without_a_reading_says_nothing() -> None:
+    """An unusable response, or no record of a sentence, is no vote against what other sentences hold."""
+    gene = (("GENE", "gene"),)
+    (first, mentions), (second, same) = read("ATM fell", "ATM rose")
+    held = Answered(first, Request(mentions, gene), Votes({TokenSpan(0, 1, "GENE"): 0.7}))
+    silent = Answered(second, Request(same, gene), Votes(answered=False))
+    against = Answered(second, Request(same, gene), Votes())
+    assert doc_votes([held, silent], 0.5) == {TokenSpan(0, 1, "GENE"): 0.7}
+    assert doc_votes([held, against], 0.5) == pytest.approx({TokenSpan(0, 1, "GENE"): 0.525})
+
+
+def test_what_was_read_as_a_whole_stays() -> None:
+    """A model has one answer to the doc for GENE, and is asked for DISEASE sentence by sentence."""
+    doc = Doc(VOCAB, words="ATM is one . Not this ATM .".split(), sent_starts=[1, 0, 0, 0, 1, 0, 0, 0])
+    names = {"GENE": "gene", "DISEASE": "disease"}
+    requests = list(doc_requests(doc, names, answers=lambda request: request.labels[0][0] == "GENE"))
+    votes = [
+        Votes({TokenSpan(0, 1, "GENE"): 0.9, TokenSpan(6, 7, "GENE"): 0.1}),
+        Votes({TokenSpan(0, 1, "DISEASE"): 0.9}),
+        Votes({TokenSpan(2, 3, "DISEASE"): 0.1}),
+    ]
+    answered = [Answered(*each, found) for each, found in zip(requests, votes, strict=True)]
+    places = [TokenSpan(i, i + 1, label) for label in names for i in (0, 6)]
+    assert doc_votes(answered, 0.5) == pytest.approx(dict(zip(places, (0.9, 0.1, 0.7, 0.3), strict=True)))
+    assert doc_votes(answered, 0.0) == dict(zip(places, (0.9, 0.1, 0.9, 0.1), strict=True))
 
 
 @st.composite
@@ -83,7 +128,7 @@ def voted_docs(draw: st.DrawFn) -> tuple[Read, dict[TokenSpan, float]]:
     found, votes, start = Read(), dict[TokenSpan, float](), 0
     for sentence in draw(st.lists(sentences(st.sampled_from(PLAIN[:3])), min_size=1, max_size=5)):
         found.append((start, sentence))
-        for reading in draw(st.lists(spans_of(sentence, ["GENE", "DISEASE"]), max_size=3)):
+        for reading in draw(st.lists(spans_of(sentence, LABELS), max_size=3)):
             for span in reading:
                 place = TokenSpan(span.start + start, span.end + start, span.label)
                 votes[place] = draw(st.floats(0, 1, exclude_min=True))
@@ -108,9 +153,13 @@ def test_agreeing_moves_votes_and_nothing_else(doc: tuple[Read, dict[TokenSpan, 
 
 @given(voted_docs(), st.floats(0, 0.5))
 def test_a_single_reading_is_not_outvoted(doc: tuple[Read, dict[TokenSpan, float]], agreement: float) -> None:
-    """One greedy reading has votes of 1 only: agreement gives confidences, and changes no entity."""
+    """Of one greedy reading for each label all votes are 1: agreement changes none of its entities."""
     sentences, votes = doc
-    reading = dict.fromkeys(elect(votes, {"GENE": 0.0, "DISEASE": 0.0}), 1.0)
-    agreed = agree(reading, sentences, agreement)
-    assert elect(agreed, {}) == sorted(reading)
+    readings = [
+        elect({span: vote for span, vote in votes.items() if span.label == label}, {label: 0.0})
+        for label in LABELS
+    ]
+    agreed = agree(dict.fromkeys(chain(*readings), 1.0), sentences, agreement)
     assert all(vote >= DEFAULT_THRESHOLD for vote in agreed.values())
+    for label, reading in zip(LABELS, readings, strict=True):
+        assert elect({span: vote for span, vote in agreed.items() if span.label == label}, {}) == reading

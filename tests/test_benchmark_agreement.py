@@ -52,7 +52,7 @@ def test_each_sentence_is_read_once(
     head, _, *rows = capsys.readouterr().out.strip().splitlines()
     assert "F1" in head
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    each = [str(value) for value in agreement.AGREEMENTS]
+    each = [str(value) for value in (0.0, *agreement.AGREEMENTS)]
     assert [row[:3] for row in cells] == [[name, "2", value] for name in agreement.NATURAL for value in each]
     assert [bool(row[6]) for row in cells] == 2 * [False, True, True, True]
     assert page.read_text().startswith(f"before <!-- agreement, devel -->\n{head}\n")

@@ -190,3 +190,19 @@ def test_it_travels(record: Record, tmp_path: Path) -> None:
     assert model.diagnoses == {"aligned": 1}
     docs = nlp.pipe(["p53 fell.", "ATM causes ataxia."], n_process=2)
     assert [entities(doc) for doc in docs] == [[("p53", "GENE")], [("ATM", "GENE"), ("ataxia", "DISEASE")]]
+
+
+def test_sentences_without_a_record_say_nothing_of_the_others(tmp_path: Path) -> None:
+    """Whether nothing was marked or nothing recorded is not the same to sentences that agree."""
+    path = tmp_path / "records.jsonl"
+    said = {"ATM fell.": ["@@ATM## fell.", "ATM fell."], "ATM rose.": ["ATM rose.", "ATM rose."]}
+    votes = {}
+    for recorded in (("ATM fell.",), ("ATM fell.", "ATM rose.")):
+        lines = ({"text": text, "label": "GENE", "responses": said[text]} for text in recorded)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        nlp = spacy.blank("en")
+        nlp.add_pipe("sentencizer")
+        model = {"@llm_models": "nerllama.Replay.v1", "path": str(path)}
+        nlp.add_pipe("nerllama_ner", config={"labels": {"GENE": "gene"}, "model": model})
+        votes[recorded] = nlp("ATM fell. ATM rose. ATM stayed.").spans["nerllama"].attrs["scores"].tolist()
+    assert list(votes.values()) == [[0.5], [0.375]]

@@ -174,7 +174,7 @@ def _recalls(scores: Result) -> Result:
 
 
 def _votes(docs: Sequence[DocSpans]) -> Result:
-    unsure = any(vote < 1 for doc in docs for vote in (doc.votes or {}).values())  # those of greedy readings are 1
+    unsure = any(vote < 1 for doc in docs for vote in (doc.votes or {}).values())  # those of one reading are 1
     if not unsure or any(doc.votes is None for doc in docs):
         return {"calibration": None, "thresholds": None}
     bins = reliability(judged_votes(docs))

@@ -90,7 +90,7 @@ class Replay(TextModel):
 
         @lru_cache(MOST_KEPT)  # a text that comes again has its records aligned once
         def vote(request: Request) -> Votes:
-            found = Votes()
+            found = Votes(answered=False)
             for asked, key in self._found(request):
                 record = self.records[key]
                 record = replace(record, responses=record.responses[: voting.samples])
@@ -99,6 +99,7 @@ class Replay(TextModel):
                     {**found.spans, **votes.spans},
                     max(found.unexplored, votes.unexplored),
                     found.responses + votes.responses,
+                    found.answered or votes.answered,
                 )
             return found
 

@@ -125,4 +125,4 @@ def count_votes(
         diagnoses.append(diagnosis)
     readings = len(diagnoses) - diagnoses.count("unusable")
     shares = {span: count / readings for span, count in sorted(counts.items())}
-    return Votes(shares, responses=responses), diagnoses
+    return Votes(shares, responses=responses, answered=readings > 0), diagnoses

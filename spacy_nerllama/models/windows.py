@@ -47,7 +47,7 @@ def in_windows(
         first = next(answers, None)
         while plans and not plans[0]:  # nothing of it fits: warned of, and without votes
             plans.popleft()
-            yield Votes()
+            yield Votes(answered=False)
         if first is None:
             return
         starts = plans.popleft()
