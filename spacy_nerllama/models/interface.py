@@ -40,7 +40,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class NamesAdapter(Protocol):
-    """A model whose settings may name an adapter, which then goes before the one that a pipeline brings.
+    """A model whose settings may name an adapter, which then wins over the one that a pipeline brings.
 
     adapter_name: The folder or hub name. None: the settings name none.
     """
