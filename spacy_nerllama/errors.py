@@ -163,6 +163,11 @@ class Errors:
         "[NL077] INPUT and OUTPUT are both {path}: annotations would replace what was annotated. Choose another "
         "name for OUTPUT."
     )
+    E078 = "[NL078] There is no text {path}. Name a file, or a folder that holds .txt files."
+    E079 = (
+        "[NL079] {path} cannot be read as it is: {reason}\nWhat has to be chosen or left out, `convert` can: "
+        "write a .spacy file with python -m spacy nerllama convert, and annotate that."
+    )
     E080 = (
         "[NL080] There is no file of recorded responses {path}. Check the setting `path` of the model "
         "nerllama.Replay.v1."
@@ -360,6 +365,12 @@ class Errors:
         "[NL174] The component {name} would learn nothing: its labels are {labels}, and the examples annotate "
         "{has}. Give both the same names."
     )
+    E175 = (
+        "[NL175] A config cannot hold {label!r} = {value!r}: it would not come back when the pipeline is read. "
+        "There, a label may not have `:`, `=`, a line break or white space at its edges, nor begin with `#`, `;`"
+        " or `[`, and a value may not have `$`. Add such a label with nlp.get_pipe(...).add_label(label, "
+        "description), or let the adapter bring it."
+    )
 
     # Served engines: NL180-NL189
     E180 = (
@@ -548,11 +559,22 @@ class Warnings:
         "doc.spans[{key!r}] with attrs['scores']. Check --spans-key, or let the component set the group in each "
         "doc, be it empty."
     )
+    W094 = "[NLW094] --labels names {label}, which the gold docs do not have. They have: {has}."
     W160 = "[NLW160] The checkpoint {path} is not whole (its run was killed while it saved it): it is deleted."
     W161 = (
         "[NLW161] The devel split of {corpus} has no {labels}: devel scores and thresholds say nothing of that. "
         "Check the labels of the corpus if it should have."
     )
+    W162 = (
+        "[NLW162] Left out: {missing} requests for sentences with tokens whose annotation is missing (set "
+        "doc.ents of docs without entities, too, to []), and {cut} for sentences whose edge cuts a mention "
+        "(`python -m spacy nerllama convert` takes such boundaries out)."
+    )
+    W163 = (
+        "[NLW163] None of the {n} training sequences taken of {corpus} has a mention of {labels}, though the "
+        "corpus has some: it is taught as absent. Raise the corpus's limit, or training.max_tokens."
+    )
+    W164 = "[NLW164] There is no whole checkpoint in {folder}: the run begins anew. Check the output folder."
     W170 = (
         "[NLW170] {n} of {total} sentences of a batch taught nothing: longer than {max_tokens} tokens of the "
         "language model (see max_tokens), or with a mention that cannot be marked. Further ones are not reported."

@@ -95,7 +95,9 @@ def test_what_is_wrong_is_said(corpus: Path, tmp_path: Path, arguments: list[str
 
 
 def test_docs_without_entities_teach_nothing_unless_their_labels_are_given(tmp_path: Path) -> None:
-    DocBin(docs=[Doc(Vocab(), words=["Nothing", "here", "."])]).to_disk(tmp_path / "in.spacy")
+    doc = Doc(Vocab(), words=["Nothing", "here", "."])
+    doc.set_ents([])
+    DocBin(docs=[doc]).to_disk(tmp_path / "in.spacy")
     for prompt in ("compact", "multi-task"):
         assert "Wrote 0" in run(tmp_path / "in.spacy", tmp_path / "out.parquet", "-p", prompt)[1]
         assert rows(tmp_path / "out.parquet") == []

@@ -333,9 +333,11 @@ def test_a_run_is_not_mixed_with_another(two: Path, tmp_path: Path):
     assert checkpoints.resume_from(mine, mine / "checkpoint-9") == mine / "checkpoint-9"
 
 
-def test_resuming_without_a_checkpoint_begins(tmp_path: Path):
-    assert checkpoints.resume_from(tmp_path / "new", True) is None
+def test_resuming_without_a_checkpoint_begins(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     assert checkpoints.resume_from(tmp_path / "new", False) is None
+    assert not caplog.text
+    assert checkpoints.resume_from(tmp_path / "new", True) is None
+    assert "[NLW164]" in caplog.text
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_its_texts(corpus: Path, tiny_base: Path):

@@ -120,12 +120,39 @@ def test_gold_spans_of_a_request() -> None:
         (12, 13, "GENE"),
         (10, 11, "DISEASE"),
         (11, 12, "GENE"),
-        (9, 11, "GENE"),  # before the sentence, and beyond
-        (12, 14, "GENE"),
-        (10, 11, "CHEMICAL"),  # not asked for
+        (9, 10, "GENE"),  # before the sentence, and behind it
+        (13, 14, "GENE"),
+        (10, 11, "CHEMICAL"),  # not asked for, be it cut
+        (9, 11, "CHEMICAL"),
     ]
     assert gold_spans(Request(sentence, tuple(LABELS.items())), 10, entities) == [
         TokenSpan(0, 1, "DISEASE"),
         TokenSpan(1, 2, "GENE"),
         TokenSpan(2, 3, "GENE"),
     ]
+    for cut in ((9, 11, "GENE"), (12, 14, "DISEASE"), (9, 14, "GENE")):
+        assert gold_spans(Request(sentence, tuple(LABELS.items())), 10, [*entities, cut]) is None
+
+
+def test_a_mention_that_a_sentence_cuts_is_not_taught_as_none(caplog: pytest.LogCaptureFixture) -> None:
+    words = "Mutants of E. coli K12 grew . It fell \n".split(" ")
+    starts = [i in (0, 4, 7) for i in range(len(words))]  # one in the midst of "E. coli K12"
+    doc = Doc(Vocab(), words=words, sent_starts=starts)
+    doc.set_ents([Span(doc, 2, 5, "GENE"), Span(doc, 8, 10, "DISEASE")])
+    found = [(r.sentence.text, spans) for r, spans in doc_examples([doc], LABELS)]
+    assert found == [
+        ("Mutants of E. coli", []),  # of diseases there is none
+        ("K12 grew .", []),
+        ("It fell", [TokenSpan(1, 2, "DISEASE")]),  # the line break is no part of it
+        ("It fell", []),
+    ]
+    assert "[NLW162]" in caplog.text
+    assert "and 2 for sentences whose edge cuts a mention" in caplog.text
+
+
+def test_tokens_whose_annotation_is_missing_are_not_taught_as_none(caplog: pytest.LogCaptureFixture) -> None:
+    bare = Doc(Vocab(), words=["No", "ataxia"])
+    known = Doc(Vocab(), words=["No", "gout"])
+    known.set_ents([])
+    assert [r.sentence.text for r, _ in doc_examples([bare, known], {"GENE": "gene"})] == ["No gout"]
+    assert "1 requests for sentences with tokens whose annotation is missing" in caplog.text

@@ -51,6 +51,7 @@ def test_a_recipe_needs_only_its_corpora(tmp_path: Path) -> None:
     assert recipe.scheme == SINGLE
     assert recipe.base.name is None
     assert recipe.training.loss == "decision"
+    assert read(tmp_path, f"\ufeff{CORPORA}").labels == recipe.labels, "a byte order mark is no text"
     with pytest.raises(ValueError, match=r"^\[NL061\] [^\n]*recipe.cfg is not valid:\n  corpora: Field required"):
         read(tmp_path, "[training]\nepochs = 2\n")
 

@@ -107,7 +107,9 @@ def _print_plan(recipe: "Recipe", memory: str | None) -> None:
     check(shape, recipe, room, size)
     msg.good("The recipe fits")
     if memory is None and device == "cpu":
-        msg.text("On a CPU a process takes more than is counted here: docs/finetuning.md says how much more.")
+        msg.text(
+            "On a CPU a process takes more than is counted: Python, its libraries, and copies while it loads."
+        )
 
 
 def _warn(recipe: "Recipe") -> None:

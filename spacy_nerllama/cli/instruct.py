@@ -12,7 +12,7 @@ PROMPTS = ("compact", "paper", "multi-task")
 
 LABELS_HELP = (
     "Labels that CORPUS annotates and what the prompt calls them, such as DISEASE=disease,GENE=gene. Without it: "
-    "the labels of its entities, in lower case"
+    "the labels of its entities, in words (CELL_LINE: cell line)"
 )
 PROMPT_HELP = (
     "What a request looks like. compact: the sentence and what to mark, as the bundled adapter reads it; paper: "

@@ -96,4 +96,7 @@ def resume_from(folder: Path, wanted: bool | Path) -> Path | None:
         if not is_whole(path):
             logger.warning(Warnings.W160.format(path=path))
             shutil.rmtree(path, ignore_errors=True)  # of several processes each is about to delete it
-    return wanted if isinstance(wanted, Path) else last_whole(folder)
+    last = wanted if isinstance(wanted, Path) else last_whole(folder)
+    if last is None:
+        logger.warning(Warnings.W164.format(folder=folder))
+    return last

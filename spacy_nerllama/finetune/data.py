@@ -54,6 +54,11 @@ def read_split(
         taken = examples[:limit]
         sequences = training_sequences(taken, recipe.prompt, encoder, training.max_tokens)
         found += sequences
+        taught = Counter(dict.fromkeys(corpus.labels, 0))
+        taught.update(span.label for (_, spans), _ in sequences for span in spans)
+        untaught = [label for label, n in taught.items() if not n and label not in missing]
+        if untaught and split == "train":
+            logger.warning(Warnings.W163.format(corpus=name, n=len(sequences), labels=", ".join(untaught)))
         logger.info(
             "%s, %s: %d sequences of %d; left out %d too long or not markable; mentions: %s",
             name,
@@ -61,7 +66,7 @@ def read_split(
             len(sequences),
             len(examples),
             len(taken) - len(sequences),
-            ", ".join(f"{n} {label}" for label, n in counts.items()),
+            ", ".join(f"{n} {label}" for label, n in taught.items()),
         )
     measures = training.keep == "best" or training.patience or recipe.thresholds.limit
     if split == "devel" and found and measures and not mentions:

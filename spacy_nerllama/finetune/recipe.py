@@ -184,7 +184,7 @@ def read_recipe(
     if not path.is_file():
         raise FileNotFoundError(Errors.E060.format(path=path))
     try:
-        config = _overridden(Config().from_disk(path, interpolate=False), overrides or {})
+        config = _overridden(Config().from_str(path.read_text("utf-8-sig"), interpolate=False), overrides or {})
         sections = {key: value for key, value in config.items() if key != "paths"}
         prompt = sections.get("prompt") or {"@misc": "nerllama.CompactPrompt.v1"}
         if not examples and "examples" in prompt:

@@ -1,15 +1,19 @@
 """Docs to training sequences, built by the functions that inference uses."""
 
+import logging
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from spacy.tokens import Doc
 
+from ..errors import Warnings
 from ..grammar import Decision, Grammar
 from ..marking import MarkingScheme
 from ..models.tokens import TextEncoder
 from ..prompts import Prompt, scheme_of
 from ..requests import Request, TokenSpan, doc_requests
+
+logger = logging.getLogger(__name__)
 
 Example = tuple[Request, list[TokenSpan]]
 """A request with its gold spans."""
@@ -94,27 +98,55 @@ def doc_examples(
 ) -> Iterator[Example]:
     """Give what a corpus teaches: the requests for each sentence and the labels it annotates, with the gold spans.
 
+    Left out, with a warning at the end, are sentences with a token whose annotation is missing (as spaCy's `ner`
+    does), and those whose edge cuts a mention: what is left of it would be taught as none.
+
     labels: What the prompt calls each label that the corpus annotates. Others are not asked for, so what a
         corpus does not annotate is never taught as absent.
     held_out: Sentences to leave out, squashed.
     together: As `doc_requests` takes it.
     """
+    missing = cut = 0
     for doc in docs:
-        entities = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
+        entities = inner_entities(doc, ((ent.start, ent.end, ent.label_) for ent in doc.ents))
         for start, request in doc_requests(doc, labels, together):
-            if request.sentence.squashed not in held_out:
-                yield request, gold_spans(request, start, entities)
+            if request.sentence.squashed in held_out:
+                continue
+            tokens = doc[start : start + len(request.sentence.words)]
+            spans = gold_spans(request, start, entities)
+            if not all(token.ent_iob for token in tokens):
+                missing += 1
+            elif spans is None:
+                cut += 1
+            else:
+                yield request, spans
+    if missing or cut:
+        logger.warning(Warnings.W162.format(missing=missing, cut=cut))
 
 
-def gold_spans(request: Request, start: int, entities: Iterable[tuple[int, int, str]]) -> list[TokenSpan]:
+def inner_entities(doc: Doc, entities: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Take white-space tokens off the edges of entities, as `doc_requests` takes them off those of sentences.
+
+    entities: (start, end, label) in tokens of the doc.
+    """
+    found = []
+    for start, end, label in entities:
+        inner = [i for i in range(start, end) if not doc[i].text.isspace()]
+        if inner:
+            found.append((inner[0], inner[-1] + 1, label))
+    return found
+
+
+def gold_spans(request: Request, start: int, entities: Iterable[tuple[int, int, str]]) -> list[TokenSpan] | None:
     """Give the entities that a request asks for.
 
     request: The request.
     start: The doc's token at which its sentence begins.
     entities: (start, end, label) in tokens of the doc.
-    RETURNS: Those with one of the request's labels that lie in its sentence, in tokens of the sentence, in
-        order.
+    RETURNS: Those with one of the request's labels in its sentence, in tokens of the sentence, in order; None if
+        the edge of the sentence cuts one.
     """
     n, labels = len(request.sentence.words), dict(request.labels)
-    spans = (TokenSpan(first - start, end - start, label) for first, end, label in entities)
-    return sorted(span for span in spans if span.start >= 0 and span.end <= n and span.label in labels)
+    spans = [TokenSpan(first - start, end - start, label) for first, end, label in entities if label in labels]
+    spans = sorted(span for span in spans if span.start < n and span.end > 0)
+    return spans if all(span.start >= 0 and span.end <= n for span in spans) else None

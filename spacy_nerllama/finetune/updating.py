@@ -22,7 +22,7 @@ from ..prompts import CompactPrompt, InstructPrompt, MultiTaskPrompt, PaperPromp
 from ..requests import doc_requests
 from ..updating import Updating
 from .loss import IGNORED, collator, use_loss
-from .sequences import Example, TrainingSequence, gold_spans, in_batches, training_sequences
+from .sequences import Example, TrainingSequence, gold_spans, in_batches, inner_entities, training_sequences
 
 
 def example_requests(example: training.Example, labels: dict[str, str], together: bool) -> Iterator[Example]:
@@ -30,15 +30,17 @@ def example_requests(example: training.Example, labels: dict[str, str], together
 
     labels: The labels to teach, each with what the prompt calls it.
     together: As `doc_requests` takes it.
-    RETURNS: The requests for the sentences in which every token is annotated, as entity or as none; as in spaCy's
-        `ner`, a token whose annotation is missing, or whose entity does not fall on tokens, is unknown.
+    RETURNS: The requests for the sentences in which every token is annotated, as entity or as none, and whose
+        edges cut no entity; as in spaCy's `ner`, a token whose annotation is missing, or whose entity does not
+        fall on tokens, is unknown.
     """
     doc: Doc = example.predicted
     tags = example.get_aligned_ner()
-    entities = [(start, end + 1, label) for label, start, end in tags_to_entities(tags)]
+    entities = inner_entities(doc, ((start, end + 1, label) for label, start, end in tags_to_entities(tags)))
     for start, request in doc_requests(doc, labels, together):
-        if None not in tags[start : start + len(request.sentence.words)]:
-            yield request, gold_spans(request, start, entities)
+        spans = gold_spans(request, start, entities)
+        if spans is not None and None not in tags[start : start + len(request.sentence.words)]:
+            yield request, spans
 
 
 _REGISTERED: dict[type, str] = {
