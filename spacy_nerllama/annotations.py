@@ -2,6 +2,8 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from .requests import TokenSpan
 from .voting import elect
 
 _OURS = "nerllama"  # an attribute of a group: its "scores" are votes
+_NOWHERE = (2**31 - 1, 2**31 - 1, "")  # characters behind those of any doc
 _KEPT = "kept"  # another: for each of its spans, whether a vote has made it an entity
 
 
@@ -46,7 +49,11 @@ def write_votes(
     new = [Span(doc, *span) for span in elect(votes, thresholds) if span not in there]
     first, then = (new, old) if overwrite_ents else (old, new)
     taken = {i for span in first for i in range(span.start, span.end)}
-    doc.set_ents([*first, *(span for span in then if taken.isdisjoint(range(span.start, span.end)))])
+    ents = [*first, *(span for span in then if taken.isdisjoint(range(span.start, span.end)))]
+    stay = set(map(_place, ents))
+    for token in (token for span in old if _place(span) not in stay for token in span):
+        token.ent_id = 0  # which spaCy would leave to the entity that is there now
+    doc.set_ents(ents)
 
     made = set(map(_place, new)) | {place for place, candidate in before.items() if candidate.kept}
     made &= set(map(_place, doc.ents))
@@ -60,28 +67,49 @@ def write_votes(
 
 
 def _candidates(doc: Doc, spans_key: str) -> dict[TokenSpan, _Candidate]:
-    """Give what earlier votes have written to a group; nothing if spans were taken out of it or put into it."""
+    """Give what earlier votes have written to a group; nothing of one that was changed, or whose tokens were."""
     group = doc.spans.get(spans_key)
-    if group is None or not group.attrs.get(_OURS):
+    if group is None or not _is_whole(group):
         return {}
-    scores, kept = group.attrs["scores"], group.attrs.get(_KEPT, ())
-    if not len(group) == len(scores) == len(kept):
-        return {}
+    places = [_characters(group, i) for i in range(len(group))]
+    spans = [doc.char_span(start, end, label) for start, end, label in places]
     return {
         _place(span): _Candidate(float(vote), bool(made))
-        for span, vote, made in zip(group, scores, kept, strict=True)
+        for span, vote, made in zip(spans, group.attrs["scores"], group.attrs[_KEPT], strict=True)
+        if span is not None
     }
 
 
 def span_vote(span: Span) -> float | None:
-    """Give the vote of a span in its doc's group; None for one without, and if spans were taken out of it."""
-    wanted = _place(span)
-    for group in span.doc.spans.values():
-        if group.attrs.get(_OURS) and len(group) == len(group.attrs["scores"]):
-            i = bisect_left(group, wanted, key=_place)  # spans are written in order
-            if i < len(group) and _place(group[i]) == wanted:
-                return float(group.attrs["scores"][i])
-    return None
+    """Give the vote of a span in its doc's groups: that which made it an entity, else the first.
+
+    RETURNS: None for a span without a vote, and in a group that spans were taken out of.
+    """
+    wanted, votes = (span.start_char, span.end_char, span.label_), []
+    for group in filter(_is_whole, span.doc.spans.values()):
+        i = bisect_left(range(len(group)), wanted, key=partial(_characters, group))  # spans are written in order
+        if i < len(group) and _characters(group, i) == wanted:
+            votes.append((not group.attrs[_KEPT][i], float(group.attrs["scores"][i])))
+    return min(votes, key=itemgetter(0))[1] if votes else None
+
+
+def _is_whole(group: SpanGroup) -> bool:
+    """Whether a group is of votes, one for each of its spans."""
+    n = len(group)
+    return bool(group.attrs.get(_OURS)) and len(group.attrs["scores"]) == len(group.attrs.get(_KEPT, ())) == n
+
+
+def _characters(group: SpanGroup, i: int) -> tuple[int, int, str]:
+    """Give a span of a group by its characters.
+
+    Where tokens were merged since, as `merge_entities` does, spaCy leaves the groups as they were: then characters
+    are still right, tokens are not, and those behind the last token cannot be had at all.
+    """
+    try:
+        span = group[i]
+    except IndexError:
+        return _NOWHERE
+    return span.start_char, span.end_char, span.label_
 
 
 def _place(span: Span) -> TokenSpan:

@@ -5,6 +5,7 @@ from typing import Any
 
 from spacy.language import Language
 
+from .labels import check_configurable
 from .models.cache import Cache
 from .models.spacyllm import as_model
 from .pipe import NerLlama
@@ -60,7 +61,12 @@ def make_nerllama_ner(
     updating: Updating | None,
     scorer: Callable | None,
 ) -> NerLlama:
-    """Make the component; settings as `NerLlama` has them."""
+    """Make the component; settings as `NerLlama` has them.
+
+    RAISES: ValueError for settings out of range, and for labels that a saved config would not give back.
+    """
+    check_configurable(labels or {})
+    check_configurable(voting.threshold if isinstance(voting.threshold, dict) else {})
     return NerLlama(
         nlp.vocab,
         as_model(model),

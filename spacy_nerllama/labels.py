@@ -1,9 +1,12 @@
 """Labels, each with its description: what the prompt calls it."""
 
+import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 
 from .errors import Errors, Warnings
+
+_KEY = re.compile(r"[^\s#;\[:=][^\n\r:=]*(?<!\s)")  # what a config gives back as a key
 
 
 def check_labels(labels: Mapping[str, str | None]) -> dict[str, str]:
@@ -16,6 +19,17 @@ def check_labels(labels: Mapping[str, str | None]) -> dict[str, str]:
         if not label or not isinstance(description, str) or not description.strip():
             raise ValueError(Errors.E052.format(label=label))
     return {label: str(description) for label, description in labels.items()}
+
+
+def check_configurable(labels: Mapping[str, object]) -> None:
+    """Check that a config can hold labels as keys: what is written to one has to be what is read from it.
+
+    labels: The labels, with their descriptions or thresholds.
+    RAISES: ValueError if one would come back as another.
+    """
+    for label, value in labels.items():
+        if (label and not _KEY.fullmatch(label)) or "$" in str(value):
+            raise ValueError(Errors.E175.format(label=label, value=value))
 
 
 def describe(labels: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:

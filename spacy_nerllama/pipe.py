@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 class NerLlama(Pipe):
     """Marks entities with a language model, sentence by sentence and label by label.
 
+    Labels and adapter are saved with a pipeline; other settings are those of its config, whatever was set on the
+    component.
+
     vocab (Vocab): The shared vocabulary.
     model (Model): What turns requests into votes. It is loaded on first use.
     name (str): The component's name in the pipeline.
@@ -356,8 +359,8 @@ class NerLlama(Pipe):
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = SimpleFrozenList()) -> "NerLlama":
         """Read labels and adapter from a folder.
 
-        Where the config names others than when they were written, as `spacy.load(..., config=...)` may, it holds.
-        Where it has a model of another kind now, that one takes the adapter, unless it names its own.
+        Where the config names others than when they were written, as `spacy.load(..., config=...)` may, it holds;
+        where it names none (null), what was written is taken, be the model of another kind now.
 
         path (str | Path): The folder.
         exclude (Iterable[str]): "cfg" or "adapter", to leave out.
@@ -415,12 +418,10 @@ class NerLlama(Pipe):
     def _read(self, cfg: dict[str, Any], adapter: Adapter | None, keep_adapter: bool) -> None:
         """Take over what was written, but for what the config names otherwise now."""
         before, now = cfg.get("configured", self._configured), self._configured
-        if cfg.get("labels") is not None and before["labels"] == now["labels"]:
+        if cfg.get("labels") is not None and now["labels"] in (None, before["labels"]):
             self._labels = cfg["labels"]
-        alike, other_kind = before["adapter"] == now["adapter"], before.get("model") != now["model"]
-        if adapter is None:
-            takes = cfg.get("adapter") is False and alike and not other_kind
-        else:  # a model of another kind has use for its labels and thresholds at least
-            takes = alike or (other_kind and now["adapter"] is None)
+        takes = now["adapter"] in (None, before["adapter"])
+        if adapter is None:  # a model of another kind has use for the labels and thresholds of one at least
+            takes = takes and cfg.get("adapter") is False and before.get("model") == now["model"]
         if takes and not keep_adapter:
             self.model.set_adapter(adapter)

@@ -178,6 +178,14 @@ def test_an_adapter_that_is_not_there(tiny_base: Path, name: str) -> None:
         votes(model)
 
 
+def test_of_an_adapter_that_is_being_written_nothing_is_known(tiny_base: Path, tmp_path: Path) -> None:
+    """A pipeline that brings its own is read all the same."""
+    model = tiny_llama(tiny_base, adapter=str(tmp_path))
+    assert model.meta == {}
+    with pytest.raises(FileNotFoundError, match="NL043"):
+        votes(model)
+
+
 def test_an_adapter_of_another_base(tiny_base: Path, tiny_adapter: Path) -> None:
     model = tiny_llama(tiny_base, adapter=str(tiny_adapter))
     adapter = Adapter.from_folder(tiny_adapter)

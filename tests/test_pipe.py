@@ -17,8 +17,9 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import registry
 
+from spacy_nerllama import annotations
 from spacy_nerllama.agreement import agree
-from spacy_nerllama.annotations import _place
+from spacy_nerllama.annotations import _characters
 from spacy_nerllama.models import Llama
 from spacy_nerllama.models.adapter import Adapter
 from spacy_nerllama.pipe import NerLlama
@@ -141,10 +142,35 @@ def test_a_group_that_was_changed_has_no_votes(ner: NerLlama) -> None:
 def test_the_votes_of_a_long_doc_are_found_at_once(tiny: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
     doc = docs("p53 " * 4096)[0]
     component(tiny).set_annotations([doc], [{TokenSpan(i, i + 1, "GENE"): 0.9 for i in range(4096)}])
-    looked_at: list[Span] = []
-    monkeypatch.setattr("spacy_nerllama.annotations._place", lambda span: looked_at.append(span) or _place(span))
+    looked_at: list[int] = []
+    monkeypatch.setattr(annotations, "_characters", lambda g, i: looked_at.append(i) or _characters(g, i))
     assert doc.ents[-1]._.nerllama_vote == 0.9
     assert len(looked_at) < 20
+
+
+def test_votes_are_found_when_tokens_were_merged(tiny: Llama) -> None:
+    """spaCy leaves the groups of a doc as they were: their tokens are then wrong, their characters are not."""
+    doc = docs("Severe non - syndromic hearing loss and gout were seen for years in a family with ataxia")[0]
+    votes = {TokenSpan(1, 6, "DISEASE"): 0.9, TokenSpan(7, 8, "DISEASE"): 0.8, TokenSpan(16, 17, "DISEASE"): 0.7}
+    ner = component(tiny)
+    ner.set_annotations([doc], [votes])
+    spacy.pipeline.merge_entities(doc)
+    assert [(ent.text, ent._.nerllama_vote) for ent in doc.ents] == [
+        ("non - syndromic hearing loss", 0.9),
+        ("gout", 0.8),
+        ("ataxia", None),  # spaCy does not give a span that ends behind the last token
+    ]
+    ner.set_annotations([doc], [{TokenSpan(3, 4, "GENE"): 0.7}])
+    assert [(ent.text, ent.label_, ent._.nerllama_vote) for ent in doc.ents if ent.text != "ataxia"] == [
+        ("gout", "GENE", 0.7)
+    ]
+
+
+def test_the_vote_of_an_entity_is_the_one_that_made_it(tiny: Llama) -> None:
+    doc = docs("gout")[0]
+    for key, vote in (("one", 0.1), ("two", 0.9), ("three", 0.15)):
+        component(tiny, spans_key=key).set_annotations([doc], [{TokenSpan(0, 1, "DISEASE"): vote}])
+    assert doc.spans["one"][0]._.nerllama_vote == 0.9
 
 
 def test_empty_docs_have_an_empty_group(ner: NerLlama) -> None:
@@ -249,7 +275,7 @@ def with_entities(ner: NerLlama) -> tuple[Doc, Span]:
     ent = ner(docs(text)[0]).ents[-1]
     assert ent.start > 1
     doc = docs(text)[0]
-    doc.ents = [Span(doc, 0, 1, "GPE", kb_id="Q100"), Span(doc, ent.start, ent.end, "MINE")]
+    doc.ents = [Span(doc, 0, 1, "GPE", kb_id="Q100"), Span(doc, ent.start, ent.end, "MINE", span_id="M1")]
     return doc, ent
 
 
@@ -259,6 +285,7 @@ def test_entities_that_overlap_are_overwritten(tiny: Llama) -> None:
     ner(doc)
     assert (ent.start, ent.end, ent.label_) in [(e.start, e.end, e.label_) for e in doc.ents]
     assert "MINE" not in [e.label_ for e in doc.ents]
+    assert {e.ent_id_ for e in doc.ents} == {""}, "that of the entity which gave way went with it"
 
 
 def test_entities_that_overlap_are_kept(tiny: Llama) -> None:
@@ -601,6 +628,9 @@ def test_a_mistyped_setting_is_an_error(config: dict[str, Any]) -> None:
         ({"max_batch_tokens": 10}, "NL053"),
         ({"voting": {"samples": 0}}, "NL050"),
         ({"labels": {"GENE": ""}}, "NL052"),
+        *(({"labels": {label: "x"}}, "NL175") for label in ("UMLS:T047", "A=B", "#A", "[A]", " A", "A\nB")),
+        ({"labels": {"COST": "cost in $"}}, "NL175"),
+        ({"voting": {"threshold": {"UMLS:T047": 0.2}}}, "NL175"),
         ({"prompt": {"@misc": "nerllama.PaperPrompt.v1", "examples": "no-such.spacy"}}, "NL037"),
     ],
 )

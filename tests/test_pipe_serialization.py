@@ -103,6 +103,26 @@ def test_what_was_changed_travels(nlp: Language, tmp_path: Path, through: Callab
 
 
 @pytest.mark.parametrize("through", [through_disk, through_bytes])
+def test_what_a_config_does_not_name_is_taken_from_what_was_written(
+    config: dict[str, Any], tmp_path: Path, through: Callable
+) -> None:
+    """spaCy's `add_pipe(...).from_disk(...)`."""
+    ner = spacy.blank("en").add_pipe("nerllama_ner", config={**config, "labels": {"GENE": "locus"}})
+    bare = {**config, "model": {**config["model"], "adapter": None}}
+    other = through(ner, spacy.blank("en").add_pipe("nerllama_ner", config=bare), tmp_path)
+    assert other.label_data == {"GENE": "locus"}
+    assert other.model.adapter == ner.model.adapter
+
+
+@pytest.mark.parametrize("through", [through_disk, through_bytes])
+def test_any_label_that_was_added_travels(nlp: Language, tmp_path: Path, through: Callable) -> None:
+    ner = nlp.get_pipe("nerllama_ner")
+    for label in ("UMLS:T047", "A=B", "#A", "[A]", " A "):
+        ner.add_label(label, "cost in $")
+    assert through(ner, another(nlp).get_pipe("nerllama_ner"), tmp_path).label_data == ner.label_data
+
+
+@pytest.mark.parametrize("through", [through_disk, through_bytes])
 def test_what_is_left_out_stays_as_configured(nlp: Language, tmp_path: Path, through: Callable) -> None:
     ner, adapter = nlp.get_pipe("nerllama_ner"), nlp.get_pipe("nerllama_ner").model.adapter
     ner.add_label("CHEMICAL", "drug")

@@ -132,7 +132,8 @@ class Llama(MarksTasks):
         if not self._read and self.adapter_name is not None:
             try:
                 _adapter_folder(self.adapter_name, local_files_only=True)
-            except OSError:
+                _ = self.adapter
+            except (OSError, ValueError):  # not there, or not whole, as a training leaves it that goes on
                 return {}
         return self.adapter.meta if self.adapter else {}
 
