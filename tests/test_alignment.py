@@ -67,6 +67,12 @@ TEXT = "Loss of ATM and p53 causes ataxia in TGF - β1 deficient mice ."
             ["ATM"],
         ),
         (f"{TEXT}\n@@Loss## of ATM and p53 causes ataxia in TGF - β1 deficient mice .", ["Loss"]),
+        # drafts in a model's thoughts do not count
+        (
+            "<think>\n@@Loss of ATM## and p53 causes ataxia in TGF - β1 deficient mice .\n</think>\n\n"
+            "Loss of @@ATM## and p53 causes ataxia in TGF - β1 deficient mice .",
+            ["ATM"],
+        ),
     ],
 )
 def test_a_faithful_copy(response: str, expected: list[str]) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import spacy
+import srsly
 import typer
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span, SpanGroup
@@ -199,21 +201,27 @@ def test_a_text_that_the_tokenizer_refuses_is_not_the_end(pipeline: Path, tmp_pa
     ]
 
 
+def voted(doc: Doc) -> Doc:
+    doc.spans["nerllama"] = SpanGroup(doc, name="nerllama", attrs={"nerllama": True}, spans=[doc[1:2]])
+    return doc
+
+
 def test_what_input_brings_and_what_failed_docs_have_is_left_out(tmp_path: Path, pipeline: Path) -> None:
     nlp = spacy.load(pipeline)
     nlp.get_pipe("entity_ruler").overwrite = True
     doc, failing = nlp.make_doc("No gout."), nlp.make_doc("Fail, ataxia.")
     doc.set_ents([Span(doc, 1, 2, "OLD")])
-    doc.spans["nerllama"] = SpanGroup(doc, name="nerllama", attrs={"nerllama": True}, spans=[doc[1:2]])
-    doc.spans["other"] = [doc[0:1]]
+    voted(doc).spans["other"] = [doc[0:1]]
     DocBin(docs=[doc, failing], store_user_data=True).to_disk(tmp_path / "in.spacy")
+    Language.component("votes", func=voted)
     swapped = spacy.load(pipeline, exclude=["fragile"])
-    swapped.add_pipe("fragile")  # behind the rules
+    swapped.add_pipe("votes")
+    swapped.add_pipe("fragile")  # behind the rules and the votes
     swapped.to_disk(tmp_path / "swapped")
     assert run(tmp_path / "swapped", tmp_path / "in.spacy", tmp_path / "out.spacy")[0] == FAILED
     first, second = DocBin().from_disk(tmp_path / "out.spacy").get_docs(nlp.vocab)
     assert (first.ents, second.ents) == ((), ())
-    assert list(first.spans) == ["other"]
+    assert (list(first.spans), list(second.spans)) == (["other", "nerllama"], [])
 
 
 def test_a_folder_of_texts(pipeline: Path, tmp_path: Path) -> None:
@@ -228,10 +236,30 @@ def test_a_folder_of_texts(pipeline: Path, tmp_path: Path) -> None:
         code, _ = run(pipeline, folder, folder / "out.jsonl")
         assert code == (130 if stop_after else 0)
     assert [id_ for id_, *_ in mentions(folder / "out.jsonl")] == ["a", "b"]
-    (folder / "c.txt").write_text(PUBTATOR)
+    (folder / "c.TXT").write_text("Ataxia.")
+    assert run(pipeline, folder, tmp_path / "three.jsonl")[0] == 0
+    assert [id_ for id_, *_ in mentions(tmp_path / "three.jsonl")] == ["a", "b", "c"]
+    (folder / "c.TXT").write_text(PUBTATOR)
     code, printed = run(pipeline, folder, tmp_path / "out.jsonl")
     assert (code, "NL075" in printed) == (1, True)
     assert run(pipeline, folder, tmp_path / "out.jsonl", "--format", "txt")[0] == 0
+
+
+def test_any_file_is_a_text_if_it_is_said_to_be_one(pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.md").write_text("Ataxia.")
+    assert run(pipeline, tmp_path / "note.md", tmp_path / "out.jsonl", "--format", "txt")[0] == 0
+    assert [text for _, text, _ in mentions(tmp_path / "out.jsonl")] == ["Ataxia."]
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "missing.txt"):
+        code, printed = run(pipeline, tmp_path / name, tmp_path / "no.jsonl", "--format", "txt")
+        assert (code, "NL078" in printed) == (1, True)
+
+
+def test_what_is_no_spacy_file_is_said(pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.spacy").write_bytes(zlib.compress(srsly.msgpack_dumps({"a": 1})))
+    for name, error in (("in.spacy", "NL090"), ("missing.spacy", "NL064")):
+        code, printed = run(pipeline, tmp_path / name, tmp_path / "out.jsonl")
+        assert (code, error in printed) == (1, True)
 
 
 def test_the_byte_order_mark_of_a_plain_text_is_no_text(pipeline: Path, tmp_path: Path) -> None:
@@ -257,6 +285,7 @@ def test_a_component_that_gives_other_docs_is_refused(tmp_path: Path, texts: Pat
     ("content", "output", "code"),
     [
         ('{"text": "Ataxia."}\n{"txt": "Ataxia."}\n', "out.jsonl", "NL117"),
+        ('{"text": "Ataxia."}\n{"txt": "Ataxia."}\n', "out.jsonl", "`convert` can: write a .spacy file"),
         ('{"text": "Ataxia."}\n', "out.html", "NL072"),
         (None, "out.jsonl", "NL111"),
         ('{"text": "Ataxia."}\n', "texts", "NL119"),

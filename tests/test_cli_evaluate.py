@@ -336,6 +336,10 @@ def test_labels_that_do_not_meet_are_told(data: str, tmp_path: Path) -> None:
     assert "--labels CHEMICAL,DISEASE,GENE" in printed
     result, _ = evaluate(pipeline, Path(data), labels=["CHEMICAL"])
     assert (result["warnings"], result["strict"]["micro"]["predicted"]) == ([], 2)
+    result, _ = evaluate(pipeline, Path(data), labels=["CHEMICAL", "GENES"])
+    assert [warning for warning in result["warnings"] if "GENES" in warning] == [
+        "[NLW094] --labels names GENES, which the gold docs do not have. They have: CHEMICAL, DISEASE, GENE."
+    ]
 
 
 def test_bad_data(voting: str, data: str, tmp_path: Path) -> None:
@@ -407,8 +411,9 @@ def test_code_of_the_user_is_imported(data: str, tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written(voting: str, data: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder.json"
     folder.mkdir()
-    code, printed = run(voting, data, "--output", folder)
-    assert (code, "was not written" in printed) == (1, True)
+    for option in ("--output", "--html"):
+        code, printed = run(voting, data, option, folder)
+        assert (code, "Nothing was evaluated" in printed, "NL073" in printed) == (1, True, True)
     code, printed = run(voting, data, "--output", Path(data) / "x.json")
     assert (code, "Nothing was evaluated" in printed) == (1, True)
     assert not any(path.name.startswith(".") for path in tmp_path.iterdir())

@@ -30,7 +30,7 @@ def test_one_document_a_sentence(tmp_path: Path) -> None:
 
 
 def test_crlf_byte_order_mark_and_middle_columns_change_nothing(tmp_path: Path) -> None:
-    content = "\ufeffAtaxia\tNN\tB-Disease\r\n.\t.\tO\r\n\r\nNone\tNN\tO\r\n"
+    content = "\ufeffAtaxia\tNN\tB-Disease\r\n . \t.\tO\r\n\r\nNone\tNN\tO\r\n"
     first, second = read_iob(write(tmp_path, content))
     assert (first.words, first.mentions) == (("Ataxia", "."), (Mention(0, 6, "Disease", "Ataxia"),))
     assert second.words == ("None",)

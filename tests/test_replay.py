@@ -14,7 +14,7 @@ from spacy.tokens import Doc
 
 from spacy_nerllama.marking import Markers, MarkingScheme
 from spacy_nerllama.models import Replay
-from spacy_nerllama.prompts import PaperPrompt
+from spacy_nerllama.prompts import MultiTaskPrompt, PaperPrompt
 from spacy_nerllama.requests import Request, Sentence
 from spacy_nerllama.voting import Votes, Voting
 
@@ -136,6 +136,14 @@ def test_a_request_for_several_labels(record: Record) -> None:
     request = Request(sentence, tuple(LABELS.items()))
     [votes] = Replay(record(*RECORDS)).vote([request], PaperPrompt(), Voting(), 0)
     assert votes == Votes({(0, 1, "GENE"): 1.0, (2, 3, "DISEASE"): 1.0})
+
+
+def test_several_labels_may_be_recorded_in_any_order(record: Record) -> None:
+    request = Request(Sentence(("ATM", "fell"), (True, True)), tuple(LABELS.items()))
+    for labels in (["GENE", "DISEASE"], ["DISEASE", "GENE"]):
+        path = record({"text": "ATM fell", "label": labels, "response": "@gene@ATM#gene# fell"})
+        [votes] = Replay(path).vote([request], MultiTaskPrompt(dict(LABELS)), Voting(), 0)
+        assert votes.spans == {(0, 1, "GENE"): 1.0}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ Diagnosis = Literal["exact", "aligned", "truncated", "unusable"]
 MAX_UNCLOSED_TOKENS = 3
 # One in which the copy breaks off has at most so many tokens, as 99 % of all in these splits.
 MAX_CUT_TOKENS = 10
+# A model that thinks aloud may draft copies before the one that counts.
+_THOUGHTS_END = "</think>"
 # A response of more words says more than that there are no mentions.
 MAX_WORDS_FOR_NONE = 12
 
@@ -58,6 +60,8 @@ def align(request: Request, response: str, scheme: MarkingScheme = SINGLE) -> Al
     RETURNS: The mentions that could be recovered, and a diagnosis.
     RAISES: KeyError if the scheme has no markers for one of the labels.
     """
+    if _THOUGHTS_END not in request.sentence.text:
+        response = response.rpartition(_THOUGHTS_END)[2]
     marked = take_markers_out(request, response, scheme)
     return (
         _align_copy(request.sentence, marked)

@@ -107,8 +107,11 @@ def annotate_cli(
         model = component.model if isinstance(component, NerLlama) else None
         if isinstance(model, TextModel) and (diagnoses := model.diagnoses):
             counts = ", ".join(f"{n:,} {diagnosis}" for diagnosis, n in diagnoses.most_common())
-            say = msg.warn if diagnoses["unusable"] else msg.info
-            say(f"{name}: responses in this run, by what they are of their sentence: {counts}", UNUSABLE)
+            told = f"{name}: responses in this run, by what they are of their sentence: {counts}"
+            if diagnoses["unusable"]:
+                msg.warn(told, UNUSABLE)
+            else:
+                msg.info(told)
     if failed:
         msg.warn(f"{len(failed)} documents could not be annotated")
         rows = [(i + 1, id_, error) for i, id_, error in failed]
@@ -246,7 +249,7 @@ def _run(nlp: "Language", inputs: Iterable["Input"], journal: "Journal", tick: C
     def finish(doc: Doc, error: str | None) -> None:
         error = errors.pop(id(doc), error)
         if error:
-            doc.set_ents([])  # of the components before the one that failed
+            _clear(doc)  # of the components before the one that failed
         journal.add(doc, str(doc.user_data.get(ID, journal.done + 1)), error)
         tick()
 
@@ -268,12 +271,22 @@ def _inputs(path: Path, format: str, nlp: "Language") -> Iterator["Input"]:
     from ..corpora import Document, read_corpus
 
     if format == "spacy" or (format == "auto" and path.suffix == ".spacy"):
-        yield from DocBin(store_user_data=True).from_disk(path).get_docs(nlp.vocab)
+        if not path.is_file():
+            raise FileNotFoundError(Errors.E064.format(path=path))
+        try:
+            yield from DocBin(store_user_data=True).from_disk(path).get_docs(nlp.vocab)
+        except (ValueError, KeyError, TypeError) as error:  # spaCy's, msgpack's, and of content that is another's
+            raise ValueError(Errors.E090.format(path=path, reason=str(error).strip())) from error
     elif texts := _texts(path, format):
         yield from (Document(text.stem, _read(text), ()) for text in texts)
+    elif format == "txt":
+        raise FileNotFoundError(Errors.E078.format(path=path))
     else:
-        # Entities are left out, so it does not matter what those without a label are called.
-        yield from read_corpus(path, format, label="ENTITY")
+        try:
+            # Entities are left out, so it does not matter what those without a label are called.
+            yield from read_corpus(path, format, label="ENTITY")
+        except ValueError as error:
+            raise ValueError(Errors.E079.format(path=path, reason=error)) from error
 
 
 def _read(text: Path) -> str:
@@ -306,8 +319,9 @@ def _texts(path: Path, format: str) -> list[Path]:
     if format not in ("auto", "txt"):
         return []
     if not path.is_dir():
-        return [path] if path.suffix == ".txt" and path.is_file() and is_plain(path) else []
-    texts = sorted(path.glob("*.txt"))
+        named = format == "txt" or path.suffix.lower() == ".txt"
+        return [path] if named and path.is_file() and is_plain(path) else []
+    texts = sorted(text for text in path.iterdir() if text.suffix.lower() == ".txt" and text.is_file())
     for text in texts:
         if not is_plain(text):
             raise ValueError(Errors.E075.format(path=text))
@@ -320,10 +334,15 @@ def _doc(given: "Input", nlp: "Language") -> "Doc":
 
     if isinstance(given, Document):
         return to_doc(replace(given, mentions=()), nlp, report=Report())
-    given.set_ents([])
-    for key in [key for key, group in given.spans.items() if group.attrs.get("nerllama")]:
-        del given.spans[key]
+    _clear(given)
     return given
+
+
+def _clear(doc: "Doc") -> None:
+    """Take entities and candidates out of a doc."""
+    doc.set_ents([])
+    for key in [key for key, group in doc.spans.items() if group.attrs.get("nerllama")]:
+        del doc.spans[key]
 
 
 def _key(nlp: "Language", path: Path, format: str, output: Path) -> str:

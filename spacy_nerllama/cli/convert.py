@@ -68,8 +68,10 @@ def convert_cli(
     from ..corpora.files import replacing
 
     try:
-        if report_path is not None and report_path.is_dir():
-            raise FileExistsError(Errors.E073.format(path=report_path))
+        if report_path is not None:
+            report_path.parent.mkdir(parents=True, exist_ok=True)  # now, rather than after a long run
+            if report_path.is_dir():
+                raise FileExistsError(Errors.E073.format(path=report_path))
         documents = read_corpus(
             input_path,
             format,

@@ -63,6 +63,8 @@ def evaluate_cli(
         for path in (output, html):
             if path is not None:  # now, rather than after a long run
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_dir():
+                    raise FileExistsError(Errors.E073.format(path=path))
         result, docs = evaluate(
             pipeline,
             data_path,
@@ -132,6 +134,7 @@ def evaluate(
         among = f" of the labels {', '.join(labels)}" if labels else ""
         has = ", ".join(sorted(annotated)) or "none"
         raise ValueError(Errors.E092.format(path=data_path, among=among, has=has))
+    absent = sorted(set(labels or ()) - annotated)
     known = None if train is None else mentions(read_docs(train, nlp.vocab))
     data = fingerprint(gold, labels)
     if compare is not None:
@@ -165,7 +168,11 @@ def evaluate(
         "own_tokens": gold_preproc or all(doc.has_unknown_spaces for doc in gold),
         "spacy": run.scores,
         "speed": run.speed,
-        "warnings": [*_label_warnings(figures["strict"]["labels"]), *_vote_warnings(docs, key)],
+        "warnings": [
+            *(Warnings.W094.format(label=label, has=", ".join(sorted(annotated))) for label in absent),
+            *_label_warnings(figures["strict"]["labels"]),
+            *_vote_warnings(docs, key),
+        ],
         **figures,
     }
     if compare is not None:

@@ -88,4 +88,4 @@ def _columns(fields: Sequence[str], columns: tuple[int, int]) -> tuple[str, str]
     token, tag = (i + len(fields) if i < 0 else i for i in columns)
     if token == tag or not (0 <= token < len(fields) and 0 <= tag < len(fields)):
         return "", ""
-    return fields[token], fields[tag].strip()
+    return fields[token].strip(), fields[tag].strip()

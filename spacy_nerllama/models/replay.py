@@ -15,7 +15,7 @@ from ..voting import Votes, Voting
 from .records import Record
 from .texts import TextModel
 
-_Key = tuple[str, tuple[str, ...]]
+_Key = tuple[str, frozenset[str]]
 
 MOST_KEPT = 1024
 """How many texts' votes are kept for when they come again."""
@@ -55,7 +55,7 @@ class Replay(TextModel):
         """
         records: dict[_Key, Record] = {}
         for record in _read_records(Path(self.path).expanduser()):
-            key = squash(record.text), record.labels
+            key = squash(record.text), frozenset(record.labels)
             before = records.get(key)
             records[key] = replace(before, responses=before.responses + record.responses) if before else record
         return records
@@ -67,7 +67,7 @@ class Replay(TextModel):
     def _found(self, request: Request) -> Iterator[tuple[Request, _Key]]:
         """Find what is recorded of a request: of all of its labels together, else of each."""
         for labels in dict.fromkeys((request.labels, *((label,) for label in request.labels))):
-            key = request.sentence.squashed, tuple(label for label, _ in labels)
+            key = request.sentence.squashed, frozenset(label for label, _ in labels)
             if key in self.records:
                 yield Request(request.sentence, labels), key
                 if labels == request.labels:
