@@ -20,13 +20,12 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from accuracy import alone
 from spacy.cli._util import parse_config_overrides
 from tqdm import tqdm
 
@@ -170,18 +169,12 @@ def in_turn(batches: Sequence[Batch], seed: int) -> Iterator[Batch]:
         yield from random.Random(f"{seed} {epoch}").sample(batches, len(batches))
 
 
-def alone(run: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Run in a process of its own, so that no run's memory is another's."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(run, *arguments).result()
-
-
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Write the results as a Markdown table, mean and standard deviation over the seeds."""
     columns = {
         f"{what}, same {by}": (f"by_{by}", key)
         for by in ("tokens", "time")
-        for what, key in (("F1 at 0.5", "f1"), ("F1, best", "f1_best"), ("ECE", "ece"))
+        for what, key in (("F1 at 0.5", "f1"), ("F1, tuned", "f1_best"), ("ECE", "ece"))
     }
     head = ["loss", "runs", *columns, "tokens at that time", "tokens/s", "memory of a step, MB"]
     lines = [head, ["---"] + ["--:"] * (len(head) - 1)]

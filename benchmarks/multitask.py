@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from accuracy import Result, markdown, once, put
-from losses import alone, spread, train
+from accuracy import Result, alone, markdown, once, put
+from losses import spread, train
 
 from spacy_nerllama.finetune.data import devel_examples
 from spacy_nerllama.finetune.recipe import Recipe
@@ -44,7 +44,7 @@ def of_sentences(recipe: Recipe, limit: int) -> list[Example]:
 
 def table(results: list[Result]) -> str:
     """Write the results, mean and standard deviation over the seeds."""
-    head = ["labels", "runs", "F1 at 0.5", "F1, best", "ECE", "seconds of marking, ratio", "training tokens/s"]
+    head = ["labels", "runs", "F1 at 0.5", "F1, tuned", "ECE", "seconds of marking, ratio", "training tokens/s"]
     lines = [head, ["---"] + ["--:"] * (len(head) - 1)]
     cost = {scheme: mean(r["by_tokens"]["marking"] for r in of(results, scheme)) for scheme in SCHEMES}
     for scheme in SCHEMES:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accuracy import put
 from spacy.tokens import DocBin
 from spacy.vocab import Vocab
 from tqdm import tqdm
@@ -55,7 +56,6 @@ WORDINGS = {
 TEMPERATURES = (0.5, 0.75, 1.0, 1.25, 1.5)
 PART = 8  # requests whose readings are kept at a time
 HALVES = 2
-BEGIN, END = "<!-- votes table -->", "<!-- end of votes table -->"
 
 
 @dataclass(frozen=True)
@@ -358,9 +358,7 @@ def main() -> None:
         plot(results, options.plot)
         text += f"\n\n![F1 against cost, a line for each temperature]({options.plot.name})"
     if options.update:
-        before, rest = options.update.read_text("utf8").split(BEGIN)
-        after = rest.split(END)[1]
-        options.update.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf8")
+        put(options.update, "votes table", text)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ class NerTask:
 
     labels: The labels, each with what the prompt calls it.
     prompt: What the model reads of a request. None: `InstructPrompt`, without examples.
-    voting: `samples`, thresholds and, for models of ours, how readings are drawn. None: one reading.
+    voting: `samples`, thresholds and, for models of ours, how readings are drawn. None: the defaults, which are
+        exact votes of a local model and one response of a text model.
     spans_key, overwrite_ents: As `NerLlama` has them.
     scorer: The scoring method, of examples. None: that of entities.
     """

@@ -14,6 +14,7 @@ from spacy_nerllama.requests import TokenSpan
 from spacy_nerllama.voting import Voting
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BEGIN, END = "<!-- votes table -->", "<!-- end of votes table -->"
 
 
 @pytest.fixture
@@ -76,16 +77,16 @@ def test_a_threshold_is_scored_on_the_half_that_it_was_not_chosen_on(benchmark) 
     assert benchmark.counts([unsure] * 2, tuned=True).tolist() == [[1, 1, 1]] * 2
 
 
-def test_the_place_for_the_table_is_marked(benchmark) -> None:
+def test_the_place_for_the_table_is_marked() -> None:
     text = (BENCHMARKS.parent / "docs" / "voting.md").read_text("utf8")
-    assert text.count(benchmark.BEGIN) == text.count(benchmark.END) == 1
+    assert text.count(BEGIN) == text.count(END) == 1
 
 
 def test_a_run_and_another_one_that_has_nothing_to_do(
     benchmark, splits: Path, tiny_base: Path, tiny_adapter: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{benchmark.BEGIN}\n{benchmark.END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
     settings = [
         "--corpus",
         str(splits),
@@ -109,7 +110,7 @@ def test_a_run_and_another_one_that_has_nothing_to_do(
     assert len(rows) == len(benchmark.SETTINGS) == 28
     assert rows[0][-2].strip() == "1.00"
     assert "12 requests with 12 mentions." in printed
-    before, written, after = re.split(f"{benchmark.BEGIN}\n|\n{benchmark.END}", page.read_text())
+    before, written, after = re.split(f"{BEGIN}\n|\n{END}", page.read_text())
     assert (before, after) == ("before\n", "\nafter\n")
     assert written.startswith(printed.strip())
     assert written.endswith("(plot.png)")

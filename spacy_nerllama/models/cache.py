@@ -88,7 +88,7 @@ class Recorder(Cache):
 def request_key(prompt: Prompt, voting: Voting, max_batch_tokens: int, model: object) -> Callable[[Request], str]:
     """Make the function that gives a hash of all that the answer to a request depends on.
 
-    prompt, voting, max_batch_tokens: As a model takes them; the threshold does not count.
+    prompt, voting, max_batch_tokens: As a model takes them; threshold and agreement do not count.
     model: The model, with a method `fingerprint`.
     RAISES: ValueError if the model has none.
     """

@@ -42,7 +42,7 @@ class OpenAI(TextModel):
     guided: Send the grammar of the readings along, in the way of "vllm" or "llama.cpp", so that the server can
         write nothing else. None: no grammar.
     concurrency: How many requests may be in flight.
-    timeout: Seconds that a request may take from its first byte to its last.
+    timeout: Seconds that an attempt at a request may take, from connecting to the last byte.
     retries: How often a request is repeated that failed for a reason that may pass.
     max_failures: After so many requests in a row that failed for good, the run ends.
     max_tokens: The most tokens of a response. None: as many as the sentence's longest reading can have.
