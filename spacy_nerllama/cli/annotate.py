@@ -3,7 +3,6 @@
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from typer import Context
 from typer import Option as Opt
 
 from ..errors import Errors
+from .inputs import bare_doc, clear, read_inputs
 from .overrides import config_overrides
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..requests import Request
     from .journal import Journal
 
-    Input = Doc | Document
 
 INPUT_HELP = (
     "What to annotate: a .txt file (one document), a folder of them, a .spacy file, or a corpus of any format "
@@ -166,7 +165,9 @@ def annotate(
 
     if output_path.resolve() == input_path.resolve():
         raise ValueError(Errors.E077.format(path=output_path))
-    total = sum(1 for _ in _inputs(input_path, format, nlp))  # so that a broken file is found before hours of work
+    total = sum(
+        1 for _ in read_inputs(input_path, format, nlp)
+    )  # so that a broken file is found before hours of work
     path = output_path.with_name(f".{output_path.name}.part")
     recorder = Recorder(path.with_suffix(".record"))
     key = _key(nlp, input_path, format, output_path)
@@ -182,7 +183,7 @@ def annotate(
         if not journal.done:
             recorder.remove()  # of another run
         with tqdm(total=total, initial=journal.done, unit="doc", desc="Annotating", disable=None) as bar:
-            _run(nlp, islice(_inputs(input_path, format, nlp), journal.done, None), journal, bar.update)
+            _run(nlp, islice(read_inputs(input_path, format, nlp), journal.done, None), journal, bar.update)
         if record:  # first: a run without OUTPUT is gone on with
             failed = {i for i, _, _ in journal.failed}
             not_done = (doc for i, doc in enumerate(journal.docs(nlp.vocab)) if i in failed)
@@ -221,7 +222,7 @@ def _whole(doc: "Doc", ner: "NerLlama") -> Iterator["Request"]:
         yield request
 
 
-def _run(nlp: "Language", inputs: Iterable["Input"], journal: "Journal", tick: Callable[[], Any]) -> None:
+def _run(nlp: "Language", inputs: Iterable["Doc | Document"], journal: "Journal", tick: Callable[[], Any]) -> None:
     """Annotate inputs into the journal: each once and in order, also those that a component drops."""
     from spacy.tokens import Doc
 
@@ -236,7 +237,7 @@ def _run(nlp: "Language", inputs: Iterable["Input"], journal: "Journal", tick: C
     def taken() -> Iterator[Doc]:
         for given in inputs:
             try:
-                doc = _doc(given, nlp)
+                doc = bare_doc(given, nlp)
             except ValueError as error:  # too long a text, for the pipeline's tokenizer
                 doc = Doc(nlp.vocab, words=[given.text], spaces=[False])
                 doc.user_data.update(given.user_data)
@@ -249,7 +250,7 @@ def _run(nlp: "Language", inputs: Iterable["Input"], journal: "Journal", tick: C
     def finish(doc: Doc, error: str | None) -> None:
         error = errors.pop(id(doc), error)
         if error:
-            _clear(doc)  # of the components before the one that failed
+            clear(doc)  # of the components before the one that failed
         journal.add(doc, str(doc.user_data.get(ID, journal.done + 1)), error)
         tick()
 
@@ -262,87 +263,6 @@ def _run(nlp: "Language", inputs: Iterable["Input"], journal: "Journal", tick: C
         finish(waiting.popleft(), None)
     for doc in waiting:
         finish(doc, "left out by the pipeline")
-
-
-def _inputs(path: Path, format: str, nlp: "Language") -> Iterator["Input"]:
-    """Read the input as a stream of docs, or of documents that are yet to become docs."""
-    from spacy.tokens import DocBin
-
-    from ..corpora import Document, read_corpus
-
-    if format == "spacy" or (format == "auto" and path.suffix == ".spacy"):
-        if not path.is_file():
-            raise FileNotFoundError(Errors.E064.format(path=path))
-        try:
-            yield from DocBin(store_user_data=True).from_disk(path).get_docs(nlp.vocab)
-        except (ValueError, KeyError, TypeError) as error:  # spaCy's, msgpack's, and of content that is another's
-            raise ValueError(Errors.E090.format(path=path, reason=str(error).strip())) from error
-    elif texts := _texts(path, format):
-        yield from (Document(text.stem, _read(text), ()) for text in texts)
-    elif format == "txt":
-        raise FileNotFoundError(Errors.E078.format(path=path))
-    else:
-        try:
-            # Entities are left out, so it does not matter what those without a label are called.
-            yield from read_corpus(path, format, label="ENTITY")
-        except ValueError as error:
-            raise ValueError(Errors.E079.format(path=path, reason=error)) from error
-
-
-def _read(text: Path) -> str:
-    """Read a plain text without its byte order mark; one of brat with it, since offsets there count it."""
-    from ..corpora.files import read_text
-
-    return read_text(text) if _is_of_brat(text) else read_text(text).removeprefix("\ufeff")
-
-
-def _is_of_brat(text: Path) -> bool:
-    return text.with_suffix(".ann").is_file()
-
-
-def _texts(path: Path, format: str) -> list[Path]:
-    """Give the plain text files that a path names: itself, or those in a folder; none if it is something else.
-
-    RAISES: ValueError for a folder of corpus files.
-    """
-    from ..corpora import detect_format
-
-    def is_plain(text: Path) -> bool:
-        if format == "txt" or _is_of_brat(text):  # whose entities are left out anyway
-            return True
-        try:
-            detect_format(text)
-        except ValueError:  # no format that we know
-            return True
-        return False
-
-    if format not in ("auto", "txt"):
-        return []
-    if not path.is_dir():
-        named = format == "txt" or path.suffix.lower() == ".txt"
-        return [path] if named and path.is_file() and is_plain(path) else []
-    texts = sorted(text for text in path.iterdir() if text.suffix.lower() == ".txt" and text.is_file())
-    for text in texts:
-        if not is_plain(text):
-            raise ValueError(Errors.E075.format(path=text))
-    return texts
-
-
-def _doc(given: "Input", nlp: "Language") -> "Doc":
-    """Make a doc without entities."""
-    from ..corpora import Document, Report, to_doc
-
-    if isinstance(given, Document):
-        return to_doc(replace(given, mentions=()), nlp, report=Report())
-    _clear(given)
-    return given
-
-
-def _clear(doc: "Doc") -> None:
-    """Take entities and candidates out of a doc."""
-    doc.set_ents([])
-    for key in [key for key, group in doc.spans.items() if group.attrs.get("nerllama")]:
-        del doc.spans[key]
 
 
 def _key(nlp: "Language", path: Path, format: str, output: Path) -> str:

@@ -1,0 +1,97 @@
+"""What `annotate` reads: plain texts, `.spacy` files and corpora, as docs without entities."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import Errors
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.tokens import Doc
+
+    from ..corpora import Document
+
+    Input = Doc | Document
+
+
+def read_inputs(path: Path, format: str, nlp: "Language") -> Iterator["Input"]:
+    """Read the input as a stream of docs, or of documents that are yet to become docs."""
+    from spacy.tokens import DocBin
+
+    from ..corpora import Document, read_corpus
+
+    if format == "spacy" or (format == "auto" and path.suffix == ".spacy"):
+        if not path.is_file():
+            raise FileNotFoundError(Errors.E064.format(path=path))
+        try:
+            yield from DocBin(store_user_data=True).from_disk(path).get_docs(nlp.vocab)
+        except (ValueError, KeyError, TypeError) as error:  # spaCy's, msgpack's, and of content that is another's
+            raise ValueError(Errors.E090.format(path=path, reason=str(error).strip())) from error
+    elif texts := _texts(path, format):
+        yield from (Document(text.stem, _read(text), ()) for text in texts)
+    elif format == "txt":
+        raise FileNotFoundError(Errors.E078.format(path=path))
+    else:
+        try:
+            # Entities are left out, so it does not matter what those without a label are called.
+            yield from read_corpus(path, format, label="ENTITY")
+        except ValueError as error:
+            raise ValueError(Errors.E079.format(path=path, reason=error)) from error
+
+
+def _read(text: Path) -> str:
+    """Read a plain text without its byte order mark; one of brat with it, since offsets there count it."""
+    from ..corpora.files import read_text
+
+    return read_text(text) if _is_of_brat(text) else read_text(text).removeprefix("\ufeff")
+
+
+def _is_of_brat(text: Path) -> bool:
+    return text.with_suffix(".ann").is_file()
+
+
+def _texts(path: Path, format: str) -> list[Path]:
+    """Give the plain text files that a path names: itself, or those in a folder; none if it is something else.
+
+    RAISES: ValueError for a folder of corpus files.
+    """
+    from ..corpora import detect_format
+
+    def is_plain(text: Path) -> bool:
+        if format == "txt" or _is_of_brat(text):  # whose entities are left out anyway
+            return True
+        try:
+            detect_format(text)
+        except ValueError:  # no format that we know
+            return True
+        return False
+
+    if format not in ("auto", "txt"):
+        return []
+    if not path.is_dir():
+        named = format == "txt" or path.suffix.lower() == ".txt"
+        return [path] if named and path.is_file() and is_plain(path) else []
+    texts = sorted(text for text in path.iterdir() if text.suffix.lower() == ".txt" and text.is_file())
+    for text in texts:
+        if not is_plain(text):
+            raise ValueError(Errors.E075.format(path=text))
+    return texts
+
+
+def bare_doc(given: "Input", nlp: "Language") -> "Doc":
+    """Make a doc without entities."""
+    from ..corpora import Document, Report, to_doc
+
+    if isinstance(given, Document):
+        return to_doc(replace(given, mentions=()), nlp, report=Report())
+    clear(given)
+    return given
+
+
+def clear(doc: "Doc") -> None:
+    """Take entities and candidates out of a doc."""
+    doc.set_ents([])
+    for key in [key for key, group in doc.spans.items() if group.attrs.get("nerllama")]:
+        del doc.spans[key]
