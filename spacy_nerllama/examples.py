@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import Errors
+from .gold import gold_spans, inner_entities
 from .requests import Sentence, TokenSpan, doc_sentences, squash
 
 Selection = Literal["random", "similar"]
@@ -113,6 +114,7 @@ def _shuffled(n: int, draw: random.Random) -> Iterator[int]:
 def read_examples(path: Path) -> list[Example]:
     """Read the sentences and entities of a `.spacy` file.
 
+    RETURNS: The sentences, but for those whose edge cuts an entity: they would show what is left of it as none.
     RAISES: FileNotFoundError if there is no such file; spaCy's ValueError if it is no `.spacy` file.
     """
     from spacy.tokens import DocBin
@@ -123,12 +125,9 @@ def read_examples(path: Path) -> list[Example]:
     examples = []
     for doc in DocBin().from_disk(path).get_docs(Vocab()):
         text = squash(doc.text)
+        entities = inner_entities(doc, ((ent.start, ent.end, ent.label_) for ent in doc.ents))
         for start, sentence in doc_sentences(doc):
-            end = start + len(sentence.words)
-            spans = [
-                TokenSpan(ent.start - start, ent.end - start, ent.label_)
-                for ent in doc.ents
-                if start <= ent.start and ent.end <= end
-            ]
-            examples.append(Example(sentence, tuple(spans), text))
+            spans = gold_spans(sentence, start, entities)
+            if spans is not None:
+                examples.append(Example(sentence, tuple(spans), text))
     return examples

@@ -101,6 +101,14 @@ def test_documents_are_read_with_their_texts(tmp_path: Path) -> None:
     assert "ATM rose" not in prompt(Request(sentence("Ataxia fell ."), (("GENE", "gene"),))).text
 
 
+def test_a_mention_that_a_sentence_cuts_is_not_shown_as_none(tmp_path: Path) -> None:
+    words = "Mutants of E. coli grew . It fell .".split(" ")
+    doc = Doc(Vocab(), words=words, sent_starts=[i in (0, 3, 6) for i in range(len(words))])
+    doc.set_ents([Span(doc, 2, 4, "SPECIES")])
+    DocBin(docs=[doc]).to_disk(tmp_path / "train.spacy")
+    assert shown(read_examples(tmp_path / "train.spacy")) == ["It fell ."]
+
+
 # The prompt for models that were not fine-tuned
 
 

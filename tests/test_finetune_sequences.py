@@ -9,7 +9,7 @@ from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 from strategies import has_clean_edges, plain_words, sentences, spans_of
 
-from spacy_nerllama.finetune.sequences import doc_examples, gold_spans, training_sequence
+from spacy_nerllama.finetune.sequences import doc_examples, training_sequence
 from spacy_nerllama.grammar import Grammar, State
 from spacy_nerllama.marking import SINGLE, typed_scheme
 from spacy_nerllama.models.tokens import TextEncoder
@@ -112,26 +112,6 @@ def test_held_out_sentences_are_not_asked_however_they_are_tokenised() -> None:
     held_out = {Sentence(("The", "ataxia\n", "gene", "AT", "M."), (True, False, True, False, False)).squashed}
     sentences = [request.sentence.text for request, _ in doc_examples([make_doc()], LABELS, held_out)]
     assert sentences == ["BRCA1 too"] * 2
-
-
-def test_gold_spans_of_a_request() -> None:
-    sentence = Sentence(("a", "b", "c"), (True, True, True))
-    entities = [
-        (12, 13, "GENE"),
-        (10, 11, "DISEASE"),
-        (11, 12, "GENE"),
-        (9, 10, "GENE"),  # before the sentence, and behind it
-        (13, 14, "GENE"),
-        (10, 11, "CHEMICAL"),  # not asked for, be it cut
-        (9, 11, "CHEMICAL"),
-    ]
-    assert gold_spans(Request(sentence, tuple(LABELS.items())), 10, entities) == [
-        TokenSpan(0, 1, "DISEASE"),
-        TokenSpan(1, 2, "GENE"),
-        TokenSpan(2, 3, "GENE"),
-    ]
-    for cut in ((9, 11, "GENE"), (12, 14, "DISEASE"), (9, 14, "GENE")):
-        assert gold_spans(Request(sentence, tuple(LABELS.items())), 10, [*entities, cut]) is None
 
 
 def test_a_mention_that_a_sentence_cuts_is_not_taught_as_none(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from spacy.tokens import Doc
 
 from ..errors import Warnings
+from ..gold import gold_spans, inner_entities
 from ..grammar import Decision, Grammar
 from ..marking import MarkingScheme
 from ..models.tokens import TextEncoder
@@ -113,7 +114,7 @@ def doc_examples(
             if request.sentence.squashed in held_out:
                 continue
             tokens = doc[start : start + len(request.sentence.words)]
-            spans = gold_spans(request, start, entities)
+            spans = gold_spans(request.sentence, start, entities, dict(request.labels))
             if not all(token.ent_iob for token in tokens):
                 missing += 1
             elif spans is None:
@@ -122,31 +123,3 @@ def doc_examples(
                 yield request, spans
     if missing or cut:
         logger.warning(Warnings.W162.format(missing=missing, cut=cut))
-
-
-def inner_entities(doc: Doc, entities: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Take white-space tokens off the edges of entities, as `doc_requests` takes them off those of sentences.
-
-    entities: (start, end, label) in tokens of the doc.
-    """
-    found = []
-    for start, end, label in entities:
-        inner = [i for i in range(start, end) if not doc[i].text.isspace()]
-        if inner:
-            found.append((inner[0], inner[-1] + 1, label))
-    return found
-
-
-def gold_spans(request: Request, start: int, entities: Iterable[tuple[int, int, str]]) -> list[TokenSpan] | None:
-    """Give the entities that a request asks for.
-
-    request: The request.
-    start: The doc's token at which its sentence begins.
-    entities: (start, end, label) in tokens of the doc.
-    RETURNS: Those with one of the request's labels in its sentence, in tokens of the sentence, in order; None if
-        the edge of the sentence cuts one.
-    """
-    n, labels = len(request.sentence.words), dict(request.labels)
-    spans = [TokenSpan(first - start, end - start, label) for first, end, label in entities if label in labels]
-    spans = sorted(span for span in spans if span.start < n and span.end > 0)
-    return spans if all(span.start >= 0 and span.end <= n for span in spans) else None

@@ -16,13 +16,14 @@ from spacy.tokens import Doc
 from spacy.training.iob_utils import tags_to_entities
 
 from ..errors import Errors, Warnings
+from ..gold import gold_spans, inner_entities
 from ..models import Llama
 from ..models.llama import _Loaded
 from ..prompts import CompactPrompt, InstructPrompt, MultiTaskPrompt, PaperPrompt, Prompt
 from ..requests import doc_requests
 from ..updating import Updating
 from .loss import IGNORED, collator, use_loss
-from .sequences import Example, TrainingSequence, gold_spans, in_batches, inner_entities, training_sequences
+from .sequences import Example, TrainingSequence, in_batches, training_sequences
 
 
 def example_requests(example: training.Example, labels: dict[str, str], together: bool) -> Iterator[Example]:
@@ -38,7 +39,7 @@ def example_requests(example: training.Example, labels: dict[str, str], together
     tags = example.get_aligned_ner()
     entities = inner_entities(doc, ((start, end + 1, label) for label, start, end in tags_to_entities(tags)))
     for start, request in doc_requests(doc, labels, together):
-        spans = gold_spans(request, start, entities)
+        spans = gold_spans(request.sentence, start, entities, dict(request.labels))
         if spans is not None and None not in tags[start : start + len(request.sentence.words)]:
             yield request, spans
 
