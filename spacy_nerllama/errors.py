@@ -263,7 +263,7 @@ class Errors:
         "not {misaligned!r}."
     )
     E114 = "[NL114] The output {path} must end in .spacy: `spacy train` and `spacy evaluate` read no other."
-    E115 = "[NL115] {path}, line {line} is not JSON: {reason}. Is the file whole?"
+    E115 = "[NL115] {path}, line {line} is not JSON: {reason}. Is the file whole, with an object a line?"
     E116 = (
         "[NL116] {where}: {mark} has no counterpart, is nested or empty, near {content!r}. Put <mark> and "
         "</mark> around each mention."
