@@ -195,8 +195,10 @@ def test_what_cannot_be_used(response: str) -> None:
         # the same marker on both sides
         ("Loss of @@ATM@@ and ##p53##", ["ATM", "p53"]),
         # nested: the longer one, as the vote rule has it
-        ("Loss of @@ATM and @@p53####", ["p53"]),
         ("Loss of @@ATM and @@p53## ##", ["ATM|and|p53"]),
+        ("Loss of @@ATM and @@p53####", ["ATM|and|p53"]),
+        ("Loss of @@@@ATM## and p53##", ["ATM|and|p53"]),
+        ("Loss of @@@@ATM## and p53", ["ATM"]),
         # not closed: it ends with the text, unless another marker follows
         ("Loss of ATM and @@p53", ["p53"]),
         ("Loss of @@ATM and @@p53##", ["p53"]),
@@ -223,6 +225,63 @@ def test_markers(response: str, expected: list[str]) -> None:
 )
 def test_a_mention_may_occur_twice_and_have_the_same_marker_on_both_sides(response: str) -> None:
     assert found("ATM , p53 and ATM bind p53 .", response) == ["exact", "ATM", "p53", "ATM", "p53"]
+
+
+@pytest.mark.parametrize("copy", [TEXT, f"Input: {TEXT}\nOutput:", f'You gave me "{TEXT}"'])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Loss of @@ATM## and @@p53## causes ataxia in TGF-beta1 deficient mice.",  # of another form
+        "loss of @@ATM## and @@p53## causes ataxia in TGF - β1 deficient mice .",
+        "Loss of @@ATM## and @@p53## causes ataxia in deficient mice.",  # with a change
+        "Loss of @@ATM## and @@p53## causes",  # broken off
+        "@@ATM##, @@p53##",  # a list
+    ],
+)
+def test_the_answer_may_follow_the_sentence(copy: str, answer: str) -> None:
+    assert found(TEXT, f"{copy}\n{answer}")[1:] == ["ATM", "p53"]
+
+
+def test_the_answer_may_come_before_the_sentence() -> None:
+    answer = "Loss of @@ATM## and @@p53## causes ataxia in deficient mice."
+    assert found(TEXT, f"{answer}\nOriginal: {TEXT}") == ["aligned", "ATM", "p53"]
+
+
+def test_another_sentence_beside_the_copy_is_no_answer() -> None:
+    assert found(TEXT, f"{TEXT}\nLoss of @@ATM## in cells was not seen by us .") == ["exact"]
+    assert found(TEXT, f"The loss of @@ATM## is bad for cells.\n{TEXT}") == ["exact"]
+
+
+def test_a_mention_of_which_next_to_nothing_is_there_was_made_up() -> None:
+    text = "Loss of the MDM2 protein was seen in cells ."
+    assert found(text, "Loss of the @@cyclin E2## protein was seen in the cells.") == ["aligned"]
+    assert found(text, "Loss of the @@HDM2## protein was seen in the cells.") == ["aligned", "MDM2"]
+
+
+def test_thoughts_that_do_not_end_are_no_answer() -> None:
+    assert found(TEXT, f'<think>\nThe user gave me "{TEXT}", so') == ["unusable"]
+    assert found(f"<think> {TEXT}", f"<think> {TEXT}".replace("ATM", "@@ATM##")) == ["exact", "ATM"]
+
+
+def test_a_mention_that_begins_before_the_sentence() -> None:
+    assert found("ATM was lost", "@@ATM ATM## was lost") == ["exact", "ATM"], "a word twice"
+    assert found("ATM gene was lost", "@@Human ATM## gene was lost") == ["exact", "ATM"]
+    assert found("ATM was lost", "@@Marked:\nATM## was lost") == ["exact"], "not in another line"
+
+
+def test_a_changed_copy_may_be_broken_over_lines() -> None:
+    text = "We studied the basis of C9 deficiency in patients who had suffered from meningococcal meningitis ."
+    first, second = "We studied basis of @@C9 deficiency## in patients who had", "suffered from @@meningococcal"
+    expected = ["aligned", "C9|deficiency", "meningococcal|meningitis"]
+    for response in (f"{first} {second}\nmeningitis##.", f"{first}\n{second}\nmeningitis##."):
+        assert found(text, f"Here it is:\n{response}\nI have marked all genes.", ("GENE", "gene")) == expected
+
+
+def test_entities_of_html_are_characters() -> None:
+    text = "The 5 ' - end of c - fos and IL - 1β ."
+    response = "The 5&#39;-end of @@c-fos## and @@IL-1&beta;##."
+    assert found(text, response) == ["exact", "c|-|fos", "IL|-|1β"]
+    assert found("p &lt; 0.05 for ATM", "p &lt; 0.05 for @@ATM##") == ["exact", "ATM"], "where the text has none"
 
 
 def test_markers_that_are_all_alike_are_no_pairs_where_a_letter_stands_against_them() -> None:
@@ -312,6 +371,22 @@ def test_typed_markers_are_understood_whatever_was_asked_for(scheme: MarkingSche
 )
 def test_typed_markers_with_slips(response: str, expected: list[str]) -> None:
     assert found("lithium and ATM", response) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "response", "expected"),
+    [
+        ("the ATM gene and p53", "the @@ATM@@ gene and @@p53@@", ["ATM", "p53"]),
+        ("the ATM gene and p53", "the @@ATM## gene## and p53", ["ATM"]),
+        ("the human ATM gene is", "the @@human @@ATM## gene## is", ["human|ATM|gene"]),
+        ("gene ATM and p53 bind", "@@gene ATM and @@p53## bind", ["p53"]),
+        ("the gene ATM is", "the @@gene ATM@@ is", ["gene|ATM"]),
+    ],
+)
+def test_the_name_of_a_label_beside_a_marker_is_a_word_of_the_text(
+    text: str, response: str, expected: list[str]
+) -> None:
+    assert found(text, response) == ["exact", *expected]
 
 
 def test_a_typed_marker_may_shorten_the_name() -> None:

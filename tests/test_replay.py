@@ -111,6 +111,21 @@ def test_lines_with_the_same_text_and_label_add_up(record: Record) -> None:
     assert list(doc.spans["nerllama"].attrs["scores"]) == [0.5]
 
 
+@pytest.mark.parametrize("nothing", [{"response": None}, {"responses": [None]}, {"responses": []}])
+def test_a_record_without_a_response_says_nothing(record: Record, nothing: dict[str, Any]) -> None:
+    """It is no reading without mentions, in which words that come again would count as none."""
+    lines = [{"text": "ATM fell.", "label": "GENE", "responses": ["@@ATM## fell.", "@@ATM## fell.", "ATM fell."]}]
+
+    def votes(*more: dict[str, Any]) -> list[float]:
+        nlp = pipeline(record(*lines, *more), {"GENE": "gene"})
+        nlp.add_pipe("sentencizer", first=True)
+        return list(nlp("ATM fell. So ATM is low.").spans["nerllama"].attrs["scores"])
+
+    assert votes() == pytest.approx([2 / 3])
+    for text in ("So ATM is low.", "ATM fell. So ATM is low."):
+        assert votes({"text": text, "label": "GENE", **nothing}) == votes()
+
+
 def test_responses_are_counted_by_diagnosis(record: Record, caplog: pytest.LogCaptureFixture) -> None:
     nlp = pipeline(record(*RECORDS, {"text": "BRCA1 rose .", "label": "GENE", "response": "@@BRCA1## has"}))
     model = nlp.get_pipe("nerllama_ner").model

@@ -7,10 +7,12 @@ each mention goes where its characters went. No response raises; the diagnosis s
 
 import json
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property
+from html import unescape
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -29,8 +31,11 @@ Diagnosis = Literal["exact", "aligned", "truncated", "unusable"]
 MAX_UNCLOSED_TOKENS = 3
 # One in which the copy breaks off has at most so many tokens, as 99 % of all in these splits.
 MAX_CUT_TOKENS = 10
-# A model that thinks aloud may draft copies before the one that counts.
-_THOUGHTS_END = "</think>"
+# A model that thinks aloud may draft copies before the one that counts, and may not come to that.
+_THOUGHTS, _THOUGHTS_END = "<think>", "</think>"
+_ENTITY = re.compile(r"&#?\w+;")  # of HTML
+# Beside a copy without mentions, only a line of which that share of words is the sentence's is another copy of it.
+OF_THE_SENTENCE = 0.8
 # A response of more words says more than that there are no mentions.
 MAX_WORDS_FOR_NONE = 12
 
@@ -60,8 +65,7 @@ def align(request: Request, response: str, scheme: MarkingScheme = SINGLE) -> Al
     RETURNS: The mentions that could be recovered, and a diagnosis.
     RAISES: KeyError if the scheme has no markers for one of the labels.
     """
-    if _THOUGHTS_END not in request.sentence.text:
-        response = response.rpartition(_THOUGHTS_END)[2]
+    response = _said(request.sentence.text, response)
     marked = take_markers_out(request, response, scheme)
     return (
         _align_copy(request.sentence, marked)
@@ -74,8 +78,21 @@ def align(request: Request, response: str, scheme: MarkingScheme = SINGLE) -> Al
     )
 
 
+def _said(text: str, response: str) -> str:
+    """Take out of a response to a text what was only thought, and put characters for entities of HTML."""
+    if _THOUGHTS_END not in text:
+        response = response.rpartition(_THOUGHTS_END)[2]
+    if _THOUGHTS not in text:
+        response = response.partition(_THOUGHTS)[0]
+    return response if _ENTITY.search(text) else _ENTITY.sub(lambda entity: unescape(entity[0]), response)
+
+
 def _align_copy(sentence: Sentence, marked: Marked) -> Alignment | None:
-    """Align a response that holds the whole sentence, if only with characters in another form."""
+    """Align a response that holds the whole sentence, if only with characters in another form.
+
+    Where that has no markers, it may be the question again, and the answer stands beside it.
+    """
+    bare: tuple[Alignment, tuple[int, int]] | None = None
     for fold, diagnosis in _FOLDS:
         text, copy = _Text(sentence, fold), fold(marked.text)
         start = _find_copy(text.chars, copy, marked)
@@ -84,10 +101,18 @@ def _align_copy(sentence: Sentence, marked: Marked) -> Alignment | None:
             to = np.full(len(copy.chars), -1)
             to[start:end] = np.arange(len(text.chars))
             window = copy.window(start, end)
-            mentions = marked.mentions(*window)
-            after = None if mentions else _align_list(sentence, marked, window[1])
-            return after or Alignment(_project(text, copy, to, mentions), diagnosis)
-    return None
+            if mentions := marked.mentions_across(*window):
+                return Alignment(_project(text, copy, to, mentions), diagnosis)
+            bare = bare or (Alignment((), diagnosis), window)
+    if bare is None or not marked.marks:
+        return bare and bare[0]
+    alignment, (first, last) = bare
+    return (
+        _align_list(sentence, marked, last)
+        or _align_changed_copy(sentence, marked.part(last, len(marked.text)), beside=True)
+        or _align_changed_copy(sentence, marked.part(0, first), beside=True)
+        or alignment
+    )
 
 
 _FOLDS: tuple[tuple[Callable[[str], Folded], Diagnosis], ...] = ((fold_space, "exact"), (fold_form, "aligned"))
@@ -99,17 +124,25 @@ def _find_copy(text: str, copy: Folded, marked: Marked) -> int | None:
     at = copy.chars.find(text) if text else -1
     while at >= 0:
         end = at + len(text)
-        if marked.mentions(*copy.window(at, end)):
+        if marked.mentions_across(*copy.window(at, end)):
             return at
         first = at if first is None else first
         at = copy.chars.find(text, end)
     return first
 
 
-def _align_changed_copy(sentence: Sentence, marked: Marked) -> Alignment | None:
-    """Align a response that holds the sentence with changes, or its beginning."""
+def _align_changed_copy(sentence: Sentence, marked: Marked, beside: bool = False) -> Alignment | None:
+    """Align a response that holds the sentence with changes, or its beginning.
+
+    beside: Whether it stands beside a copy without mentions. It is another one only if it has some, and if its
+        words are the sentence's.
+    """
     start, end = _find_line(sentence.text, marked)
     mentions = [MarkedMention(m.start - start, m.end - start, *m[2:]) for m in marked.mentions(start, end)]
+    if beside:
+        words = _words(marked.text[start:end])
+        if not mentions or (words & _words(sentence.text)).total() < OF_THE_SENTENCE * words.total():
+            return None
     text, copy = _Text(sentence, fold_form), fold_form(marked.text[start:end])
     in_mention = np.zeros(len(copy.chars), bool)
     for mention in mentions:
@@ -135,29 +168,44 @@ _GOES_ON = (" ", "\t", "-", "/", "(")  # no mention ends so
 
 
 def _find_line(text: str, marked: Marked) -> tuple[int, int]:
-    """Find the line that is the copy, among a preamble, a code fence, further examples; or else take all lines."""
-    wanted = Counter(_WORD.findall(text.casefold()))
+    """Find the line that is the copy, among a preamble, a code fence, further examples; or else take all lines.
+
+    RETURNS: Where it begins and ends, with the lines beside it that make it more like the text.
+    """
+    wanted = _words(text)
 
     def shared(start: int, end: int) -> tuple[int, int]:
-        words = Counter(_WORD.findall(marked.text[start:end].casefold()))
+        words = _words(marked.text[start:end])
         return (words & wanted).total(), words.total()
+
+    def likeness(start: int, end: int) -> float:
+        same, size = shared(start, end)
+        return 2 * same / (size + wanted.total())
 
     whole = (0, len(marked.text))
     most = shared(*whole)[0]
-    if not most:
+    lines = [match.span() for match in _LINE.finditer(marked.text)]
+    likely = {i: likeness(*line) for i, line in enumerate(lines) if most and shared(*line)[0] >= 0.8 * most}
+    if not likely:
         return whole
-    lines = [
-        (2 * same / (size + wanted.total()), match.span())
-        for match in _LINE.finditer(marked.text)
-        for same, size in [shared(*match.span())]
-        if same >= 0.8 * most
-    ]
-    if not lines:
-        return whole
-    best = max(lines, key=lambda line: line[0])[0]
-    alike = [(likeness, line) for likeness, line in lines if likeness >= 0.8 * best]
-    with_mentions = [line for _, line in alike if marked.mentions(*line)]
-    return (with_mentions or [line for likeness, line in alike if likeness == best])[0]
+    best = max(likely.values())
+    alike = [i for i in likely if likely[i] >= 0.8 * best]
+    with_mentions = [i for i in alike if marked.mentions(*lines[i])]
+    at = (with_mentions or [i for i in alike if likely[i] == best])[0]
+    start, end = lines[at]
+    for _, further in lines[at + 1 :]:
+        if likeness(start, further) <= likeness(start, end):
+            break
+        end = further
+    for earlier, _ in lines[:at][::-1]:
+        if likeness(earlier, end) <= likeness(start, end):
+            break
+        start = earlier
+    return start, end
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(_WORD.findall(text.casefold()))
 
 
 _WORD, _LINE = re.compile(r"\w+"), re.compile(r"[^\r\n]+")
@@ -243,6 +291,11 @@ class _Text:
         first, last = (self._tokens[self.folded.origin[at]] for at in (i, j - 1))
         return TokenSpan(first, last + 1, label)
 
+    def characters(self, span: TokenSpan) -> slice:
+        """Give the characters of the tokens of a span."""
+        tokens = [self._tokens[at] for at in self.folded.origin]
+        return slice(bisect_left(tokens, span.start), bisect_left(tokens, span.end))
+
     def find(self, chars: str) -> list[tuple[int, int]]:
         """Find where characters stand as whole words."""
         places = []
@@ -268,11 +321,13 @@ def _project(
     """Project mentions to the tokens on which their characters lie.
 
     A mention that matches less than half of the stretch on which it would lie was moved or made up: it is looked
-    for in what the copy lacks.
+    for in what the copy lacks. One for which its tokens lack twice as much as it matches was made up.
 
     to: For each character of the copy that of the text, or -1. *Shape:* (characters of the copy,)
     max_unclosed: The most tokens of a mention that is not closed.
     """
+    lacking = np.ones(len(text.chars), bool)
+    lacking[to[to >= 0]] = False
     spans: set[TokenSpan] = set()
     moved: set[tuple[str, str]] = set()
     for mention in mentions:
@@ -282,12 +337,11 @@ def _project(
             continue
         if len(matched) and 2 * len(matched) > matched[-1] - matched[0]:
             span = text.span(matched[0], matched[-1] + 1, mention.label)
-            if mention.closed or span.end - span.start <= max_unclosed:
+            made_up = 2 * len(matched) < lacking[text.characters(span)].sum()
+            if not made_up if mention.closed else span.end - span.start <= max_unclosed:
                 spans.add(span)
         elif mention.closed:
             moved.add((copy.chars[first:last], mention.label))
-    lacking = np.ones(len(text.chars), bool)
-    lacking[to[to >= 0]] = False
     spans.update(
         text.span(i, j, label) for chars, label in moved for i, j in text.find(chars) if lacking[i:j].all()
     )

@@ -64,6 +64,18 @@ class Marked(NamedTuple):
             found.append(MarkedMention(last.at, end, last.label, closed=False))
         return [mention for mention in found if mention.start < mention.end]
 
+    def mentions_across(self, start: int, end: int) -> list[MarkedMention]:
+        """Give the mentions in [start, end], and of those that begin before, in the same line, what lies in it."""
+        first = start + len(self.text[start:end]) - len(self.text[start:end].lstrip())
+        before = self.text.rfind("\n", 0, first) + 1
+        across = [m for m in self.mentions(before, end) if m.closed and m.start < start < m.end]
+        return [MarkedMention(start, m.end, m.label) for m in across] + self.mentions(start, end)
+
+    def part(self, start: int, end: int) -> "Marked":
+        """Give the stretch [start, end] of the text with the markers in it."""
+        marks = self.marks[bisect_left(self.marks, (start,)) : bisect_left(self.marks, (end + 1,))]
+        return Marked(self.text[start:end], [mark._replace(at=mark.at - start) for mark in marks])
+
     def strings(self, mentions: Iterable[MarkedMention]) -> list[tuple[str, str | None]]:
         """Give what mentions say, each with its label."""
         return [(self.text[mention.start : mention.end], mention.label) for mention in mentions]
@@ -79,11 +91,12 @@ def take_markers_out(request: Request, response: str, scheme: MarkingScheme) -> 
     parts: list[str] = []
     marks: list[_Mark] = []
     length = last = 0
-    kinds = _kinds(response, [(start, end, meanings[group][0]) for start, end, group in found])
-    for (start, end, group), kind in zip(found, kinds, strict=True):
+    kinds = [*_kinds(response, [(start, end, meanings[group][0]) for start, end, group in found])]
+    places = [(start, end) for start, end, _ in found]
+    for (start, end, group), kind, times in zip(found, kinds, _times(response, places, kinds), strict=True):
         parts.append(response[last:start])
         length += start - last
-        marks.append(_Mark(length, kind, meanings[group][1]))
+        marks += [_Mark(length, kind, meanings[group][1])] * times
         last = end
     return Marked("".join([*parts, response[last:]]), marks)
 
@@ -107,6 +120,19 @@ def _kinds(response: str, found: Sequence[tuple[int, int, _Kind]]) -> Iterator[_
             kind = "open"
         depth = depth + 1 if kind == "open" else max(0, depth - 1)
         yield kind
+
+
+def _times(response: str, found: Sequence[tuple[int, int]], kinds: Sequence[_Kind]) -> list[int]:
+    """Tell how many markers each one is: `####` may close two mentions, and `@@@@` open two if two are closed."""
+    times = [max(1, (end - start) // 2) if len({*response[start:end]}) == 1 else 1 for start, end in found]
+    closing = 0  # of the markers that follow up to one that opens
+    for i in reversed(range(len(times))):
+        if kinds[i] == "close":
+            closing += times[i]
+        else:
+            times[i] = max(1, min(times[i], closing))
+            closing = 0
+    return times
 
 
 _OPENING = frozenset(["", *"([{<'\"“‘"])
@@ -143,10 +169,16 @@ def _typed_names(request: Request, response: str) -> list[tuple[str, str]]:
     return [
         (name, label)
         for name, label in [*labels.items()][:MAX_NAMES]
-        if label != _FOREIGN
+        if (label != _FOREIGN and _is_typed(name, response))
         or re.search(r"@ ?{0} ?@[^@#]+# ?{0}\b".format(re.escape(name)), response)
         or (response.count(f"@{name}") + response.count(f"#{name}") > 1 and fold_form(name).chars not in text)
     ]
+
+
+def _is_typed(name: str, response: str) -> bool:
+    """Whether a name stands in a marker, not after or before one as a word of the text: `@@p53@@ gene @@`."""
+    opens, closes = (re.search(rf"{sign} ?{re.escape(name)}\b", response) for sign in "@#")
+    return bool((opens and closes) or re.search(rf"@{re.escape(name)}@+[^@\s]", response))
 
 
 _TYPED = re.compile(r"(?=([@#]) ?([^\W\d_][\w -]{0,30}?) ?\1)")

@@ -23,14 +23,14 @@ class Record:
     labels: The labels that were asked for together.
     responses: What a model wrote that answers in text.
     votes: Of marked decoding, which writes no text, the vote of each span: start, end (in characters of the text),
-        label and vote.
+        label and vote. None: there are no votes but those of the responses.
     unexplored: As `Votes` has it.
     """
 
     text: str
     labels: tuple[str, ...]
     responses: tuple[str, ...] = ()
-    votes: tuple[tuple[int, int, str, float], ...] = ()
+    votes: tuple[tuple[int, int, str, float], ...] | None = None
     unexplored: float = 0.0
 
     @classmethod
@@ -38,7 +38,7 @@ class Record:
         """Record the answer to a request."""
         labels = tuple(label for label, _ in request.labels)
         record = cls(request.sentence.text, labels, votes.responses)
-        if votes.responses:  # the votes follow from them
+        if votes.responses or not votes.answered:  # the votes follow from them, or there are none
             return record
         edges = _edges(request.sentence)
         scored = tuple(
@@ -77,15 +77,20 @@ class Record:
             value["text"],
             tuple(labels),
             tuple(response for response in responses if response is not None),
-            tuple(vote for vote in scored if vote),
+            tuple(vote for vote in scored if vote) if "votes" in value else None,
             unexplored,
         )
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is an answer: a record may say that there was none."""
+        return bool(self.responses) or self.votes is not None
 
     def to_line(self) -> str:
         """Write the record as a line of JSON, without its end."""
         label = self.labels[0] if len(self.labels) == 1 else self.labels
         value: dict[str, Any] = {"text": self.text, "label": label}
-        if self.responses:
+        if self.votes is None:
             value["responses"] = self.responses
         else:
             value["votes"] = [
@@ -103,7 +108,7 @@ class Record:
         RETURNS: The votes, those of spans off its token boundaries on all tokens that they touch; and the
             diagnosis of each response.
         """
-        if self.responses:
+        if self.votes is None:
             return count_votes(request, self.responses, scheme)
         tokens = [i for i, word in enumerate(request.sentence.words) for _ in squash(word)]
         wanted = {label for label, _ in request.labels}

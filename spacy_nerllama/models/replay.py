@@ -55,6 +55,8 @@ class Replay(TextModel):
         """
         records: dict[_Key, Record] = {}
         for record in _read_records(Path(self.path).expanduser()):
+            if not record.answers:
+                continue
             key = squash(record.text), frozenset(record.labels)
             before = records.get(key)
             records[key] = replace(before, responses=before.responses + record.responses) if before else record
