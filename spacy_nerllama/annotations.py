@@ -58,10 +58,26 @@ def write_votes(
     made = set(map(_place, new)) | {place for place, candidate in before.items() if candidate.kept}
     made &= set(map(_place, doc.ents))
     others = {place: each.vote for place, each in before.items() if place.label not in thresholds}
-    voted = sorted((others | dict(votes)).items())
-    group = SpanGroup(doc, name=spans_key, spans=[Span(doc, *span) for span, _ in voted])
-    group.attrs["scores"] = np.array([vote for _, vote in voted], dtype="float64")
-    group.attrs[_KEPT] = [span in made for span, _ in voted]
+    _write_group(
+        doc, spans_key, {place: _Candidate(vote, place in made) for place, vote in (others | dict(votes)).items()}
+    )
+
+
+def settle_votes(doc: Doc) -> None:
+    """Put the votes of a doc whose tokens were merged since (see `_characters`) on the tokens that it has now.
+
+    Votes of spans that are no whole tokens any more, or cannot be had, are left out.
+    """
+    for key, group in [*doc.spans.items()]:
+        if _is_whole(group):
+            _write_group(doc, key, _candidates(doc, key))
+
+
+def _write_group(doc: Doc, spans_key: str, candidates: Mapping[TokenSpan, _Candidate]) -> None:
+    ordered = sorted(candidates.items())
+    group = SpanGroup(doc, name=spans_key, spans=[Span(doc, *span) for span, _ in ordered])
+    group.attrs["scores"] = np.array([each.vote for _, each in ordered], dtype="float64")
+    group.attrs[_KEPT] = [each.kept for _, each in ordered]
     group.attrs[_OURS] = True
     doc.spans[spans_key] = group
 
@@ -96,7 +112,9 @@ def span_vote(span: Span) -> float | None:
 def _is_whole(group: SpanGroup) -> bool:
     """Whether a group is of votes, one for each of its spans."""
     n = len(group)
-    return bool(group.attrs.get(_OURS)) and len(group.attrs["scores"]) == len(group.attrs.get(_KEPT, ())) == n
+    return (
+        bool(group.attrs.get(_OURS)) and len(group.attrs.get("scores", ())) == len(group.attrs.get(_KEPT, ())) == n
+    )
 
 
 def _characters(group: SpanGroup, i: int) -> tuple[int, int, str]:

@@ -201,6 +201,37 @@ def test_a_text_that_the_tokenizer_refuses_is_not_the_end(pipeline: Path, tmp_pa
     ]
 
 
+def test_mentions_that_are_left_out_may_be_wrong(pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("7|t|No ataxia.\n7|a|\n7\t0\t6\tataxia of mice\tOld\n7\t1\t2\n")
+    code, printed = run(pipeline, tmp_path / "in.txt", tmp_path / "out.jsonl")
+    assert code == 0, printed
+    assert mentions(tmp_path / "out.jsonl")[0][2] == [("ataxia", "DISEASE")]
+
+
+def test_sentences_are_those_of_the_pipeline(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer", config={"punct_chars": [";"]})
+    nlp.to_disk(tmp_path / "pipeline")
+    (tmp_path / "in.txt").write_text("7|t|A title\n7|a|No ataxia. None; none.\n")
+    assert run(tmp_path / "pipeline", tmp_path / "in.txt", tmp_path / "out.spacy")[0] == 0
+    (doc,) = DocBin().from_disk(tmp_path / "out.spacy").get_docs(nlp.vocab)
+    assert [sentence.text for sentence in doc.sents] == ["A title", "No ataxia. None;", "none."]
+
+
+def test_a_later_component_may_merge_tokens(tmp_path: Path) -> None:
+    record = tmp_path / "record.jsonl"
+    record.write_text('{"text": "A rare ataxia", "label": "DISEASE", "response": "A @@rare ataxia##"}\n')
+    nlp = spacy.blank("en")
+    model = {"@llm_models": "nerllama.Replay.v1", "path": str(record)}
+    nlp.add_pipe("nerllama_ner", config={"labels": {"DISEASE": "disease"}, "model": model})
+    nlp.add_pipe("merge_entities")
+    nlp.to_disk(tmp_path / "pipeline")
+    (tmp_path / "in.txt").write_text("A rare ataxia")
+    code, printed = run(tmp_path / "pipeline", tmp_path / "in.txt", tmp_path / "out.jsonl")
+    assert code == 0, printed
+    assert mentions(tmp_path / "out.jsonl")[0][2] == [("rare ataxia", "DISEASE")]
+
+
 def voted(doc: Doc) -> Doc:
     doc.spans["nerllama"] = SpanGroup(doc, name="nerllama", attrs={"nerllama": True}, spans=[doc[1:2]])
     return doc

@@ -122,6 +122,50 @@ def test_brat_pairs_in_a_folder_or_alone() -> None:
         assert list(read_corpus(SAMPLES / "brat" / name)) == [first]
 
 
+@pytest.mark.parametrize("mention", ["4 10\tataxia", "3 9\tataxia"])
+def test_brat_offsets_may_not_count_carriage_returns(tmp_path: Path, mention: str) -> None:
+    """They are corrected where a word is near, but none is after some lines."""
+    text = "An\nataxia.\n" if mention[0] == "3" else "An\r\nataxia.\r\n"
+    write(tmp_path / "a.txt", "An\r\nataxia.\r\n")
+    write(tmp_path / "a.ann", f"T1\tDisease {mention}\r\n")
+    (document,) = read_brat(tmp_path)
+    assert (document.text, document.corrected) == (text, 0)
+    write(tmp_path / "a.txt", "\r\n" * 20 + "An ataxia.")
+    write(tmp_path / "a.ann", "T1\tDisease 23 29\tataxia\n")
+    (document,) = read_brat(tmp_path)
+    assert document.mentions == (Mention(23, 29, "Disease", "ataxia"),)
+
+
+def test_bioc_annotations_of_a_passage_that_has_its_text_in_sentences(tmp_path: Path) -> None:
+    sentences = [{"offset": 0, "text": "An ataxia."}, {"offset": 12, "text": "A cancer."}]
+    annotations = [
+        {"id": "1", "infons": {"type": "X"}, "text": text, "locations": [{"offset": offset, "length": 6}]}
+        for text, offset in (("ataxia", 3), ("cancer", 14))
+    ]
+    passage = {"offset": 0, "text": "", "sentences": sentences, "annotations": annotations}
+    content = json.dumps({"documents": [{"id": "1", "passages": [passage]}]})
+    (document,) = read_bioc(write(tmp_path / "a.json", content))
+    assert document.text == "An ataxia. A cancer."
+    assert [(m.start, m.text) for m in document.mentions] == [(3, "ataxia"), (13, "cancer")]
+
+
+def test_bioc_json_may_be_a_list_of_collections(tmp_path: Path) -> None:
+    collections = [
+        {
+            "source": "PMC",
+            "documents": [{"id": id_, "passages": [{"offset": 0, "text": "Ataxia."}]} for id_ in ids],
+        }
+        for ids in ("ab", "c")
+    ]
+    documents = list(read_corpus(write(tmp_path / "a.json", json.dumps(collections))))
+    assert [document.id for document in documents] == ["a", "b", "c"]
+
+
+def test_bioc_xml_may_have_comments_before_its_type(tmp_path: Path) -> None:
+    head = '<?xml version="1.0"?>\n<!-- of ours -->\n<!DOCTYPE collection SYSTEM "BioC.dtd">\n'
+    assert detect_format(write(tmp_path / "a", f"{head}<collection></collection>")) == "bioc"
+
+
 def test_brat_offsets_count_carriage_returns(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "An\r\nataxia.\r\n")
     write(tmp_path / "a.ann", "T1\tDisease 4 10\tataxia\r\n")

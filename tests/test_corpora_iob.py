@@ -72,6 +72,24 @@ def test_schemes_that_tag_the_end(tmp_path: Path, scheme: str, tags: str) -> Non
     assert [mention.label for mention in document.mentions] == labels
 
 
+@pytest.mark.parametrize("line", ["-DOCSTART-", "-DOCSTART- -X- -X- O", "-DOCSTART- (7)\tO", "-DOCSTART-\t-X-\tO"])
+def test_lines_that_begin_documents_are_skipped(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path, f"{line}\n\nataxia\tB-X\n")
+    assert detect_format(path) == "iob"
+    assert [document.words for document in read_iob(path)] == [("ataxia",)]
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u2009", "\u0085", "\u2028"])
+def test_a_token_may_be_or_hold_white_space_of_unicode(tmp_path: Path, space: str) -> None:
+    rows = [("a", "B-X"), (space, "I-X"), (f"b{space}c", "I-X")]
+    for separator in ("\t", " "):
+        path = write(tmp_path, "".join(f"{word}{separator}{tag}\n" for word, tag in rows))
+        (document,) = read_iob(path, separator=None if separator == " " else separator)
+        assert document.words == tuple(word for word, _ in rows)
+        assert [mention.text for mention in document.mentions] == [" ".join(document.words)]
+    assert detect_format(write(tmp_path, f"b{space}c\tB-X\n")) == "iob"
+
+
 def test_nothing_goes_on_after_its_end_and_an_end_may_be_missing(tmp_path: Path) -> None:
     (document,) = read_iob(write(tmp_path, "a\tS-X\nb\tI-X\nc\tE-X\nd\tI-X\ne\tL-Y\nf\tB-X\ng\tO\n"))
     assert [mention.text for mention in document.mentions] == ["a", "b c", "d", "e", "f"]

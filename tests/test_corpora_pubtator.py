@@ -81,7 +81,6 @@ HEAD = "1|t|Ataxia is rare.\n1|a|Very.\n"
         ("1|a|No title.\n", 1, "NL103"),
         ("\n\n1\t0\t6\tAtaxia\tDisease\n", 3, "NL103"),
         (HEAD + "1\t7\t13\tAtaxia\tDisease\n", 3, "NL102"),  # another word
-        (HEAD + "1\t0\t6\tataxia\tDisease\n", 3, "NL102"),
         (HEAD + "1\t90\t96\tAtaxia\tDisease\n", 3, "NL130"),  # behind the end
         (HEAD + "1\t-15\t-9\tAtaxia\tDisease\n", 3, "NL101"),  # Python would count from the end
         (HEAD + "1\t6\t7\t \tDisease\n", 3, "NL130"),  # white space is no mention
@@ -93,6 +92,24 @@ def test_a_broken_line_is_named(tmp_path: Path, content: str | bytes, line: int,
     path = write(tmp_path, content)
     with pytest.raises(ValueError, match=rf"\[{code}\] .*corpus\.txt, line {line}\b"):
         list(read_pubtator(path))
+
+
+def test_case_and_unicode_form_of_a_mention_are_those_of_the_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "1|t|Ménière\n1|a|\n1\t0\t7\tME\u0301NIE\u0300RE\tDisease\n")
+    (document,) = read_pubtator(path)
+    assert document.mentions == (Mention(0, 7, "Disease", "Ménière"),)
+    assert document.corrected == 0
+
+
+@pytest.mark.parametrize("relation", ["CID\tD1\tD2", "CPR:3\tA\tB", "R1\tCID\tA\tB", "Positive_Correlation\tA\tB"])
+def test_relations_are_skipped(tmp_path: Path, relation: str) -> None:
+    (document,) = read_pubtator(write(tmp_path, HEAD + f"1\t{relation}\n1\t0\t6\tAtaxia\tDisease\n"))
+    assert [mention.text for mention in document.mentions] == ["Ataxia"]
+
+
+def test_without_mentions_nothing_is_wrong_with_them(tmp_path: Path) -> None:
+    (document,) = read_pubtator(write(tmp_path, HEAD + "1\t7\t13\tAtaxia\tDisease\n"), mentions=False)
+    assert document.mentions == ()
 
 
 def test_documents_before_a_broken_line_are_streamed(tmp_path: Path) -> None:

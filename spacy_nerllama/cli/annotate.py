@@ -226,6 +226,7 @@ def _run(nlp: "Language", inputs: Iterable["Doc | Document"], journal: "Journal"
     """Annotate inputs into the journal: each once and in order, also those that a component drops."""
     from spacy.tokens import Doc
 
+    from ..annotations import settle_votes
     from ..corpora.documents import ID
 
     errors: dict[int, str] = {}  # by the id of the doc object, which `waiting` keeps alive
@@ -251,6 +252,7 @@ def _run(nlp: "Language", inputs: Iterable["Doc | Document"], journal: "Journal"
         error = errors.pop(id(doc), error)
         if error:
             clear(doc)  # of the components before the one that failed
+        settle_votes(doc)  # else spaCy cannot write a doc whose tokens a later component has merged
         journal.add(doc, str(doc.user_data.get(ID, journal.done + 1)), error)
         tick()
 

@@ -36,7 +36,7 @@ def read_inputs(path: Path, format: str, nlp: "Language") -> Iterator["Input"]:
     else:
         try:
             # Entities are left out, so it does not matter what those without a label are called.
-            yield from read_corpus(path, format, label="ENTITY")
+            yield from read_corpus(path, format, label="ENTITY", mentions=False)
         except ValueError as error:
             raise ValueError(Errors.E079.format(path=path, reason=error)) from error
 
@@ -81,13 +81,23 @@ def _texts(path: Path, format: str) -> list[Path]:
 
 
 def bare_doc(given: "Input", nlp: "Language") -> "Doc":
-    """Make a doc without entities."""
+    """Make a doc without entities; sentences are left to the pipeline, if it finds them."""
     from ..corpora import Document, Report, to_doc
 
-    if isinstance(given, Document):
-        return to_doc(replace(given, mentions=()), nlp, report=Report())
-    clear(given)
-    return given
+    if not isinstance(given, Document):
+        clear(given)
+        return given
+    doc = to_doc(replace(given, mentions=()), nlp, report=Report())
+    if not given.is_sentence and _finds_sentences(nlp):
+        begins = {passage.start for passage in given.passages}
+        for token in doc:
+            token.is_sent_start = True if token.idx in begins else None
+    return doc
+
+
+def _finds_sentences(nlp: "Language") -> bool:
+    found = {"token.is_sent_start", "doc.sents"}
+    return any(found & {*nlp.get_pipe_meta(name).assigns} for name in nlp.pipe_names)
 
 
 def clear(doc: "Doc") -> None:

@@ -58,6 +58,7 @@ def read_corpus(
     columns: tuple[int, int] = (0, -1),
     separator: str | None = "\t",
     split: str | None = None,
+    mentions: bool = True,
 ) -> Iterator[Document]:
     """Stream the documents of a corpus.
 
@@ -67,6 +68,8 @@ def read_corpus(
     label: The label of mentions for which the file has none: IOB tags without a type, marks, JSONL spans.
     columns, separator: As `read_iob` takes them.
     split: As `read_hf` takes it.
+    mentions: Whether to read mentions. Without, nothing can be wrong with them, but in formats that have them in
+        the text (`iob`, `mark`, and `hf` with tags) they are read all the same.
     RAISES: ValueError for an unknown format or broken content; FileNotFoundError.
     """
     if format not in FORMATS:
@@ -74,20 +77,22 @@ def read_corpus(
     if format == "auto":
         format = detect_format(path)
     if format == "hf":
-        return read_hf(path, label, split)
+        return read_hf(path, label, split, mentions)
     if not (Path(path).is_file() or (format == "brat" and Path(path).is_dir())):
         raise FileNotFoundError(Errors.E111.format(path=path))
     match format:
         case "pubtator":
-            return read_pubtator(path)
+            return read_pubtator(path, mentions)
         case "bc2gm":
-            return read_bc2gm(path)
+            return read_bc2gm(path, mentions=mentions)
         case "brat":
-            return read_brat(path)
+            return read_brat(path, mentions)
         case "iob":
             return read_iob(path, label, columns=columns, separator=separator)
-    labelled = {"bioc": read_bioc, "mark": read_mark, "jsonl": read_jsonl}
-    return labelled[format](path, label)
+        case "mark":
+            return read_mark(path, label)
+    labelled = {"bioc": read_bioc, "jsonl": read_jsonl}
+    return labelled[format](path, label, mentions)
 
 
 def write_corpus(docs: Iterable[Doc], path: str | Path, format: str) -> None:

@@ -13,20 +13,21 @@ _ROW = re.compile(r"([^|]+)\|(\d{1,9}) (\d{1,9})\|(.*)", re.DOTALL)
 _Row = tuple[int, int, int, str]  # line number, first and last character without white space, mention
 
 
-def read_bc2gm(path: str | Path, eval_path: str | Path | None = None) -> Iterator[Document]:
+def read_bc2gm(path: str | Path, eval_path: str | Path | None = None, mentions: bool = True) -> Iterator[Document]:
     """Stream the sentences of a BioCreative II file (`ID sentence` on each line), one document a sentence.
 
     path: The sentences, for example `train.in`.
     eval_path: The mentions, `ID|first last|mention` on each line; both offsets are inclusive and do not count
         white space. By default the file beside it that ends in `.GENE.eval`.
+    mentions: Whether to read mentions.
     RAISES: ValueError, naming file and line, for a broken line, a mention of no sentence, or offsets that do
         not give the mention's text; FileNotFoundError if the mentions are missing.
     """
     path = Path(path)
     eval_path = path.with_suffix(".GENE.eval") if eval_path is None else Path(eval_path)
-    if not eval_path.is_file():
+    if mentions and not eval_path.is_file():
         raise FileNotFoundError(Errors.E105.format(path=path, eval_path=eval_path))
-    rows = _read_rows(eval_path)
+    rows = _read_rows(eval_path) if mentions else {}
     seen = set[str]()
     for number, line in numbered_lines(path):
         if not line.strip():

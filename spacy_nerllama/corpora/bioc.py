@@ -22,15 +22,17 @@ _ESCAPES = {"\r": "&#13;"}
 _HEAD = {"source": "spacy-nerllama", "date": "", "key": ""}
 
 
-def read_bioc(path: str | Path, label: str | None = None) -> Iterator[Document]:
+def read_bioc(path: str | Path, label: str | None = None, mentions: bool = True) -> Iterator[Document]:
     """Stream the documents of a BioC file: a collection or a single document, in XML or JSON.
 
     Passages (their sentences, where only those have text) are joined by a space, whatever the gap between their
     offsets. Relations are skipped. Mentions in several pieces with more than white space between them and
     annotations without a location are counted and left out.
 
-    path: The file. Of JSON, a list of documents and a document a line, as PubTator 3 gives them, are read, too.
+    path: The file. Of JSON, a list of documents or collections and a document a line, as PubTator 3 and PubMed
+        Central give them, are read, too.
     label: The label of annotations without an infon `type`.
+    mentions: Whether to read annotations.
     RAISES: ValueError, naming file, document, line and annotation, for what is not XML, JSON or BioC, for XML
         that declares entities, or for offsets that do not give the mention's text.
     """
@@ -38,7 +40,8 @@ def read_bioc(path: str | Path, label: str | None = None) -> Iterator[Document]:
     is_json = read_head(path).lstrip().startswith(("{", "["))
     documents = stream_json(path, _LISTS) if is_json else _stream_xml(path)
     for line, fields in documents:
-        yield _document(fields, path, line, label)
+        for each in _documents(fields):
+            yield _document(each, path, line, label, mentions)
 
 
 def write_bioc(documents: Iterable[Document], path: str | Path) -> None:
@@ -67,7 +70,16 @@ def write_bioc(documents: Iterable[Document], path: str | Path) -> None:
         file.write("\n]}\n" if as_json else "</collection>\n")
 
 
-def _document(fields: Any, path: Path, line: int, label: str | None) -> Document:
+def _documents(fields: Any) -> list[Any]:
+    """Give the documents of a collection; what is none is a document itself."""
+    if isinstance(fields, dict):
+        for key in _LISTS:
+            if isinstance(fields.get(key), list):
+                return list(fields[key])
+    return [fields]
+
+
+def _document(fields: Any, path: Path, line: int, label: str | None, mentions: bool) -> Document:
     """Make a document of what JSON has for one; `_as_json` gives XML the same form."""
     where = f"{path}, document from line {line}"
     id_ = as_id(fields.get("id")) if isinstance(fields, dict) else None
@@ -85,12 +97,14 @@ def _document(fields: Any, path: Path, line: int, label: str | None) -> Document
                 raise _broken(place, "an offset and a text")
             annotations += [(len(parts), annotation) for annotation in _list(unit, "annotations", place)]
             parts.append((_infon(unit, "type") or _infon(passage, "type") or "", offset, text))
-        if units is not sentences:
+        if units is sentences:
+            annotations += [(None, annotation) for annotation in _list(passage, "annotations", place)]
+        else:
             for sentence in sentences:
                 annotations += [(len(parts) - 1, a) for a in _list(sentence, "annotations", place)]
     annotations += [(None, annotation) for annotation in _list(fields, "annotations", where)]
     found = Annotations(*join_passages(parts))
-    for own, annotation in annotations:
+    for own, annotation in annotations if mentions else ():
         place = f"{where}, annotation {annotation.get('id')}"
         pieces, given, name = (
             _pieces(annotation, place),

@@ -13,14 +13,16 @@ _OTHER = re.compile(r"[REAMN]\d\S*\t|[#*]")
 _UNSAFE = re.compile(r"[^\w.+-]|^\.")
 
 
-def read_brat(path: str | Path) -> Iterator[Document]:
+def read_brat(path: str | Path, mentions: bool = True) -> Iterator[Document]:
     """Stream brat documents; the id of a document is the name of its files.
 
     Mentions in several pieces with more than white space between them are counted and left out, as are, without
     counting, all annotations that are not mentions (relations, events, attributes, notes).
 
     path: A folder of pairs of .txt and .ann files, in the order of their names, or one file of a pair. In a
-        folder, a text without annotations (a README.txt) is no document.
+        folder, a text without annotations (a README.txt) is no document. Where a text has CRLF, and offsets that
+        take it for one character fit better, it is read with plain line ends.
+    mentions: Whether to read annotations.
     RAISES: ValueError, naming file and line, for a broken line, or offsets that do not give the mention's text;
         FileNotFoundError for annotations without their text.
     """
@@ -31,7 +33,7 @@ def read_brat(path: str | Path) -> Iterator[Document]:
         for needed in (annotation, text):
             if not needed.is_file():
                 raise FileNotFoundError(Errors.E118.format(path=needed))
-        yield _document(annotation, read_text(text))
+        yield _document(annotation, read_text(text), mentions)
 
 
 def write_brat(documents: Iterable[Document], path: str | Path) -> None:
@@ -66,9 +68,21 @@ def check_folder(path: Path) -> None:
         raise FileExistsError(Errors.E119.format(path=path))
 
 
-def _document(path: Path, text: str) -> Document:
+def _document(path: Path, text: str, mentions: bool) -> Document:
+    try:
+        document = _annotated(path, text, mentions)
+    except ValueError:
+        if "\r\n" not in text:
+            raise
+    else:
+        if not document.corrected or "\r\n" not in text:
+            return document
+    return _annotated(path, text.replace("\r\n", "\n"), mentions)
+
+
+def _annotated(path: Path, text: str, mentions: bool) -> Document:
     found = Annotations(text)
-    for number, line in numbered_lines(path):
+    for number, line in numbered_lines(path) if mentions else ():
         if not line.strip() or _OTHER.match(line):
             continue
         match = _TEXT_BOUND.fullmatch(line)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ..errors import Errors
 from .files import read_head
-from .iob import TAG
+from .iob import DOCSTART, TAG
 from .pubtator import TEXT_LINE
 
 _BIOC_JSON = re.compile(r'"(?:passages|documents|PubTator3)"\s*:')
-_BIOC_XML = re.compile(r"(?:<\?xml[^>]*>\s*)?(?:<!DOCTYPE[^>]*>\s*)?<(?:collection|document)\b")
+_BIOC_XML = re.compile(r"(?:(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>]*>)\s*)*<(?:collection|document)\b", re.DOTALL)
 _JSONL = re.compile(r'(?:\[\s*)?\{.*"text"\s*:')
 _DECODER = json.JSONDecoder()
 
@@ -68,7 +68,7 @@ def _is_pubtator(path: Path, head: str) -> bool:
 
 def _is_iob(path: Path, head: str) -> bool:
     """Whether each line, of which the last may be cut off, is a token and a tag."""
-    lines = [line.split("\t") for line in head.splitlines()[:1000] if line.strip()]
+    lines = [line.split("\t") for line in head.split("\n")[:1000] if line.strip() and line.split()[0] != DOCSTART]
     complete = lines[:-1] if len(lines) > 1 else lines
     return bool(complete) and all(len(line) > 1 and TAG.fullmatch(line[-1].strip()) for line in complete)
 

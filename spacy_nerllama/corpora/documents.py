@@ -1,6 +1,7 @@
 """What every corpus reader gives and every writer takes: documents with mentions."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,9 +101,9 @@ class Annotations:
     def add(self, pieces: Pieces, label: str, mention: str, where: str, passage: Passage | None = None) -> None:
         """Add a mention, if it is in one piece.
 
-        Several pieces with nothing but white space between them are one, and white space in the mention may
-        differ from that in the text, as formats of lines must change it. Where offsets miss the mention, but it
-        is there just once in or across them, its text is believed, and it is counted as corrected.
+        Several pieces with nothing but white space between them are one, and the mention may differ from the text
+        in white space, as formats of lines must change it, in case and in Unicode form. Where offsets miss the
+        mention, but it is there just once in or across them, its text is believed, and it is counted as corrected.
 
         pieces: Where it is: characters [start, end) as the corpus file counts them; none counts as unplaced.
         mention: What the file gives as its text.
@@ -119,7 +120,7 @@ class Annotations:
             self.discontinuous += 1
             return
         found = self.text[start:end] if 0 <= start < end <= len(self.text) else ""
-        if found.split() != mention.split() or not mention.strip():
+        if not mention.strip() or _form(found) != _form(mention):
             places = self._places(mention, start, end) if found else []
             if len(places) != 1:
                 facts = {"where": where, "start": start, "end": end, "label": label}
@@ -157,3 +158,8 @@ class Annotations:
         pattern = re.compile(r"\s+".join(map(re.escape, mention.split())) or r"(?!)")
         near = pattern.finditer(self.text, max(0, start - len(mention)), end + len(mention))
         return [match.span() for match in near if match.start() < end and start < match.end()]
+
+
+def _form(text: str) -> list[str]:
+    """Give the words of a text, whatever white space, case and Unicode form they are written with."""
+    return unicodedata.normalize("NFC", text).casefold().split()

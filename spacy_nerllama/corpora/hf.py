@@ -12,7 +12,9 @@ from .iob import parse_tag, tagged_sentence
 _BARE = ("O", "B", "I")  # what 0, 1 and 2 mean where the dataset does not say
 
 
-def read_hf(path: str | Path, label: str | None = None, split: str | None = None) -> Iterator[Document]:
+def read_hf(
+    path: str | Path, label: str | None = None, split: str | None = None, mentions: bool = True
+) -> Iterator[Document]:
     """Stream the documents of a Hugging Face dataset.
 
     Its columns are `passages` and `entities`, as in BigBIO's kb schema (one document a row), or `tokens` and
@@ -22,6 +24,7 @@ def read_hf(path: str | Path, label: str | None = None, split: str | None = None
         as `owner/name` or `owner/name:config`.
     label: The label of mentions whose tags name no type.
     split: Which split to take; there is no need to say where there is only one.
+    mentions: Whether to read entities of the kb schema.
     RAISES: ValueError, naming the dataset and, where it is one's fault, the row (from 0).
     """
     rows, names = _open(str(path), split)
@@ -36,7 +39,7 @@ def read_hf(path: str | Path, label: str | None = None, split: str | None = None
             return
         where, id_ = f"{path}, row {number}", f"{Path(path).stem}-{number + 1}"
         if "passages" in row and "entities" in row:
-            yield _from_kb(row, label, where, id_)
+            yield _from_kb(row, label, where, id_, mentions)
         elif "tokens" in row and "ner_tags" in row:
             yield _from_tags(row, names, label, where, id_)
         else:
@@ -84,14 +87,14 @@ def _rows(value: Any) -> list[dict[str, Any]]:
     return list(value or [])
 
 
-def _from_kb(row: dict[str, Any], label: str | None, where: str, id_: str) -> Document:
+def _from_kb(row: dict[str, Any], label: str | None, where: str, id_: str, mentions: bool) -> Document:
     parts = []
     try:
         for passage in _rows(row["passages"]):
             parts.append((passage["type"] or "", as_offset(passage["offsets"][0][0]), " ".join(passage["text"])))
         entities = [
             (e["type"] or label, [(as_offset(a), as_offset(b)) for a, b in e["offsets"]], " ".join(e["text"]))
-            for e in _rows(row["entities"])
+            for e in _rows(row["entities"] if mentions else [])
         ]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise ValueError(Errors.E117.format(where=where, expected="passages and entities of BigBIO")) from None
@@ -109,7 +112,7 @@ def _from_tags(
     words, tags = row["tokens"], row["ner_tags"]
     if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):
         raise ValueError(Errors.E117.format(where=where, expected="as many ner_tags as tokens"))
-    if not all(is_text(word) and word.strip() for word in words):
+    if not all(is_text(word) and word.strip(" \t") for word in words):
         raise ValueError(Errors.E117.format(where=where, expected="tokens that are not empty"))
     known = _BARE if names is None else names
     texts = [known[tag] if isinstance(tag, int) and 0 <= tag < len(known) else str(tag) for tag in tags]

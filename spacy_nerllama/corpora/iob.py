@@ -9,7 +9,9 @@ from .documents import Document, Mention
 from .files import numbered_lines
 
 TAG = re.compile(r"O|([BIESLUM])(?:-(.+))?")  # End and Single of IOBES, Last and Unit of BILOU, Middle of BMES
+DOCSTART = "-DOCSTART-"
 _BEGIN, _END = "BSU", "ESLU"
+_BLANKS = re.compile("[ \t]+")  # a token may be another white space
 
 
 def read_iob(
@@ -28,17 +30,17 @@ def read_iob(
     path: The file.
     label: The label of mentions whose tags name no type.
     columns: Which columns hold token and tag, from 0, or from -1 backwards.
-    separator: What separates columns; None: any white space.
+    separator: What separates columns; None: spaces and tabs.
     RAISES: ValueError, naming file and line, for a line without a token or a tag, an unknown tag, or a bare
         tag where no label is given.
     """
     path = Path(path)
     words, tags, count = list[str](), list[tuple[str, str]](), 0
     for number, line in numbered_lines(path):
-        if line.strip() and line.split(separator, 1)[0].strip() != "-DOCSTART-":
-            word, tag = _columns(line.split(separator), columns)
+        if line.strip() and line.split()[0] != DOCSTART:
+            word, tag = _columns(line.split(separator) if separator else _BLANKS.split(line.strip(" \t")), columns)
             where = f"{path}, line {number}"
-            if not word.strip() or not TAG.fullmatch(tag):
+            if not word or not TAG.fullmatch(tag):
                 raise ValueError(Errors.E108.format(where=where, content=line[:80]))
             words.append(word)
             tags.append(parse_tag(tag, label, where))
@@ -88,4 +90,4 @@ def _columns(fields: Sequence[str], columns: tuple[int, int]) -> tuple[str, str]
     token, tag = (i + len(fields) if i < 0 else i for i in columns)
     if token == tag or not (0 <= token < len(fields) and 0 <= tag < len(fields)):
         return "", ""
-    return fields[token].strip(), fields[tag].strip()
+    return fields[token].strip(" \t"), fields[tag].strip(" \t")

@@ -14,7 +14,7 @@ ANSWERS = ("accept", "reject", "ignore")
 _LISTS = ("entities", "label", "labels")  # where others have what Prodigy has in `spans`, as [start, end, label]
 
 
-def read_jsonl(path: str | Path, label: str | None = None) -> Iterator[Document]:
+def read_jsonl(path: str | Path, label: str | None = None, mentions: bool = True) -> Iterator[Document]:
     """Stream the documents of a file of JSON lines, or of a list of such objects.
 
     Of each object, `text`, `spans` (with `start`, `end` and `label`), `answer` and `id` are taken; there need be
@@ -23,17 +23,19 @@ def read_jsonl(path: str | Path, label: str | None = None) -> Iterator[Document]
 
     path: The file.
     label: The label of spans that have none.
+    mentions: Whether to read spans.
     RAISES: ValueError, naming file and line, for what is not such an object, or a span outside of its text.
     """
     path = Path(path)
     if read_head(path).lstrip().startswith("["):
         for number, (line, fields) in enumerate(stream_json(path, ()), start=1):
-            yield _document(fields, f"{path.stem}-{number}", label, f"{path}, object {number} (line {line})")
+            where = f"{path}, object {number} (line {line})"
+            yield _document(fields, f"{path.stem}-{number}", label, where, mentions)
         return
     for number, text in numbered_lines(path):
         if text.strip():
             where = f"{path}, line {number}"
-            yield _document(parse_json(text, path, number), f"{path.stem}-{number}", label, where)
+            yield _document(parse_json(text, path, number), f"{path.stem}-{number}", label, where, mentions)
 
 
 def write_jsonl(documents: Iterable[Document], path: str | Path) -> None:
@@ -53,10 +55,10 @@ def _span(mention: Mention) -> dict[str, Any]:
     return {"start": mention.start, "end": mention.end, "label": mention.label, **score}
 
 
-def _document(fields: Any, id_: str, label: str | None, where: str) -> Document:
+def _document(fields: Any, id_: str, label: str | None, where: str, mentions: bool) -> Document:
     if not isinstance(fields, dict) or not is_text(fields.get("text")):
         raise ValueError(Errors.E117.format(where=where, expected="an object with a text"))
-    spans, answer = _spans(fields, where), fields.get("answer", "accept")
+    spans, answer = _spans(fields, where) if mentions else [], fields.get("answer", "accept")
     if answer not in ANSWERS:
         raise ValueError(Errors.E117.format(where=where, expected=f"an answer of {', '.join(ANSWERS)}"))
     if not isinstance(spans, list):

@@ -9,18 +9,18 @@ from .documents import Annotations, Document, join_passages
 from .files import as_offset, numbered_lines, replacing
 
 TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
-_RELATION = re.compile(r"[^\W\d]+(?:[ -][^\W\d]+)*")
 _FLAT = str.maketrans("\t\n\r", "   ")
 _FLAT_ID = str.maketrans("\t\n\r|", "____")
 _Row = tuple[int, list[str]]
 
 
-def read_pubtator(path: str | Path) -> Iterator[Document]:
+def read_pubtator(path: str | Path, mentions: bool = True) -> Iterator[Document]:
     """Stream the documents of a PubTator file.
 
     The text is the title, a space, and the abstract: PubTator's offsets count one character between them.
     Relations (lines with a word where a mention has its start) are skipped.
 
+    mentions: Whether to read mentions.
     RAISES: ValueError, naming file and line, for a broken line, or offsets that do not give the
         mention's text.
     """
@@ -40,12 +40,20 @@ def read_pubtator(path: str | Path) -> Iterator[Document]:
             raise ValueError(Errors.E103.format(path=path, line=number, content=line[:80]))
         elif text and abstract is None:
             abstract = text[3]
+        elif not mentions:
+            continue
         elif text or len(fields) < 4:
             raise ValueError(Errors.E101.format(path=path, line=number, content=line[:80]))
-        elif not _RELATION.fullmatch(fields[1]):
+        elif not _is_relation(fields):
             rows.append((number, fields))
     if title is not None:
         yield _document(path, id_, title, abstract, rows)
+
+
+def _is_relation(fields: list[str]) -> bool:
+    """Whether a line has a word where a mention has its start: `CID`, `CPR:3`, or `R1` before it."""
+    word = fields[1]
+    return word[:1].isalpha() and (":" in word or not word[-1].isdigit() or as_offset(fields[2]) < 0)
 
 
 def write_pubtator(documents: Iterable[Document], path: str | Path) -> None:

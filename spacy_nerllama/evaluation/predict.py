@@ -16,6 +16,7 @@ from spacy.vocab import Vocab
 from thinc.api import fix_random_seed
 from tqdm import tqdm
 
+from ..annotations import settle_votes
 from ..errors import Errors
 
 
@@ -87,6 +88,7 @@ def predict(nlp: Language, examples: list[Example], name: str = "Evaluating") ->
     if len(docs) != len(examples):
         raise ValueError(Errors.E095.format(given=len(examples), returned=len(docs)))
     for example, doc in zip(examples, docs, strict=True):
+        settle_votes(doc)
         example.predicted = doc
     words = sum(map(len, docs))
     scores = Scorer(nlp=nlp).score(examples)
