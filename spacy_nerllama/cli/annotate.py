@@ -74,8 +74,8 @@ def annotate_cli(
 ) -> None:
     """
     Annotate documents with a pipeline. Entities that INPUT brings are left out: OUTPUT has the pipeline's, at the
-    offsets of INPUT. Sentences are those of a component of the pipeline that finds them, else found by rule. Settings of the pipeline can be overridden, for example
-    --components.nerllama_ner.voting.samples 1.
+    offsets of INPUT. Sentences are those of a component of the pipeline that finds them, else found by rule.
+    Settings of the pipeline can be overridden, for example --components.nerllama_ner.voting.samples 1.
 
     A run that was stopped or killed goes on where it stopped when the same command is given again: documents that
     are done are kept beside OUTPUT until it is written. A document that fails does not stop the others: it comes
