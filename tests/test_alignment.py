@@ -10,8 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import LOOKALIKE, PLAIN, has_clean_edges, plain_words, sentences, spans_of
 
-from spacy_nerllama.alignment import MAX_UNCLOSED_TOKENS, align
+from spacy_nerllama.alignment import align
 from spacy_nerllama.alignment.matching import _GAP, _NEVER, _REPLACED, _best_path
+from spacy_nerllama.alignment.projection import MAX_UNCLOSED_TOKENS
 from spacy_nerllama.marking import SINGLE, Markers, MarkingScheme, join, mark, typed_scheme
 from spacy_nerllama.requests import Request, Sentence
 
