@@ -58,9 +58,8 @@ def write_votes(
     made = set(map(_place, new)) | {place for place, candidate in before.items() if candidate.kept}
     made &= set(map(_place, doc.ents))
     others = {place: each.vote for place, each in before.items() if place.label not in thresholds}
-    _write_group(
-        doc, spans_key, {place: _Candidate(vote, place in made) for place, vote in (others | dict(votes)).items()}
-    )
+    candidates = {place: _Candidate(vote, place in made) for place, vote in (others | dict(votes)).items()}
+    _write_group(doc, spans_key, candidates)
 
 
 def settle_votes(doc: Doc) -> None:
@@ -111,10 +110,8 @@ def span_vote(span: Span) -> float | None:
 
 def _is_whole(group: SpanGroup) -> bool:
     """Whether a group is of votes, one for each of its spans."""
-    n = len(group)
-    return (
-        bool(group.attrs.get(_OURS)) and len(group.attrs.get("scores", ())) == len(group.attrs.get(_KEPT, ())) == n
-    )
+    scores, kept = (group.attrs.get(key, ()) for key in ("scores", _KEPT))
+    return bool(group.attrs.get(_OURS)) and len(scores) == len(kept) == len(group)
 
 
 def _characters(group: SpanGroup, i: int) -> tuple[int, int, str]:

@@ -69,15 +69,15 @@ def check_folder(path: Path) -> None:
 
 
 def _document(path: Path, text: str, mentions: bool) -> Document:
-    try:
-        document = _annotated(path, text, mentions)
-    except ValueError:
-        if "\r\n" not in text:
-            raise
-    else:
-        if not document.corrected or "\r\n" not in text:
-            return document
-    return _annotated(path, text.replace("\r\n", "\n"), mentions)
+    documents, errors = list[Document](), list[ValueError]()
+    for each in dict.fromkeys((text, text.replace("\r\n", "\n"))):
+        try:
+            documents.append(_annotated(path, each, mentions))
+        except ValueError as error:
+            errors.append(error)
+    if not documents:
+        raise errors[0]
+    return min(documents, key=lambda document: document.corrected)
 
 
 def _annotated(path: Path, text: str, mentions: bool) -> Document:
