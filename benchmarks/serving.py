@@ -126,7 +126,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="take the first sentences only")
     parser.add_argument("--samples", nargs="+", choices=VOTES, default=[*VOTES], help="which votes to compare")
     parser.add_argument("--timed", type=int, default=60, help="how many of them are timed; 0: none")
-    parser.add_argument("--few", type=int, default=10, help="how many of them where the server writes k > 1 texts")
+    parser.add_argument(
+        "--few", type=int, default=10, help="about how many of them, at least, where k > 1 texts are written"
+    )
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--no-text", action="store_true", help="do not let the server write text")
     parser.add_argument("--json", type=Path)
@@ -176,7 +178,8 @@ def main() -> None:
         client.unload()
         if not settings.no_text:
             for k in (1, 10):
-                some = work if k == 1 else work[: settings.few]
+                few = max(settings.few, 2 * in_flight)  # as many can be in flight, and as long as all of them
+                some = work if k == 1 else work[:: max(1, len(work) // few)]
                 run = lambda w=some, k=k, f=in_flight: writer.write(w, k, f)  # noqa: E731 (one of many)
                 clock("text", k, in_flight, len(some), run, writer)
 

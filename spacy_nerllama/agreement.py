@@ -70,7 +70,7 @@ def agree(
         if len(set(counted.values())) > 1:
             mean = fmean(votes.get(span, 0.0) for span in counted)
             for span in votes.keys() & counted.keys():
-                agreed[span] += agreement * (mean - votes[span])
+                agreed[span] = round(votes[span] + agreement * (mean - votes[span]), 12)  # 0.9 is not to miss 0.9
     return agreed
 
 

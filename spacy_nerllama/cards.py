@@ -20,6 +20,7 @@ def base_licence(name: str) -> str | None:
     name: A folder, a `.gguf` file, a hub name, or that of the bundled base.
     """
     from huggingface_hub import metadata_load
+    from yaml import YAMLError
 
     if name == BUNDLED.name:
         return BUNDLED.licence.split(",")[0].lower()
@@ -29,7 +30,7 @@ def base_licence(name: str) -> str | None:
         return None
     try:
         licence = (metadata_load(card) or {}).get("license")
-    except ValueError:  # a card that is no valid one
+    except (ValueError, YAMLError):  # a card that is no valid one
         return None
     return licence if isinstance(licence, str) else None
 

@@ -516,6 +516,10 @@ class Errors:
         "[NL237] The adapter is written to {path}, and its thresholds could not be tuned ({reason}). Put that "
         "right, and give the same command with --resume: it tunes them and trains no further."
     )
+    E238 = (
+        "[NL238] Training takes the first GPU that it sees, not {device}. Choose one by the environment variable "
+        'CUDA_VISIBLE_DEVICES={index}, and base.device = "auto".'
+    )
 
 
 class ModelUnavailableError(ConnectionError):

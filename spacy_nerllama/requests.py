@@ -105,8 +105,12 @@ def doc_requests(
     if answers:
         for start, text in _sentence(doc, 0, len(doc)):
             whole = [each for each in asked if answers(Request(text, each))]
+            if together and not whole:
+                whole = [(label,) for label in labels.items() if answers(Request(text, (label,)))]
             yield from ((start, Request(text, each)) for each in whole)
-            asked = [each for each in asked if each not in whole]
+            found = {label for each in whole for label in each}
+            rest = (tuple(label for label in each if label not in found) for each in asked)
+            asked = [each for each in rest if each]
     for start, sentence in doc_sentences(doc):
         for each in asked:
             yield start, Request(sentence, each)

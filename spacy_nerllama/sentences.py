@@ -11,11 +11,13 @@ _FINAL = ".!?…"
 _CLOSERS = frozenset([*")]}’”»", "''"])
 _OPENERS = frozenset([*"([{‘“«¿¡", "``"])
 _QUOTES = frozenset("\"'")  # open or close
-# Those that a capital may follow within a sentence: "et al. (Ref. A)", "Sigma Chemical Co. St. Louis".
+# Those that a capital may follow within a sentence: "et al. (Ref. A)", "Sigma Chemical Co. St. Louis", "Vit. D".
 _ABBREVIATION = re.compile(
-    "al|approx|ca|cf|co|corp|dept|dr|eqs?|figs?|inc|ltd|mrs?|ms|pp|prof|refs?|spp?|st|subsp|suppl|univ|var|viz|vol|vs",
+    "acad|al|approx|ca|cf|chaps?|chr|co|conc|corp|cv|dept|drs?|eqs?|exp|figs?|gr|hosp|inc|incl|int|ltd|mrs?|ms|natl|"
+    "nos|pp|proc|prof|refs?|resp|sci|sect?|spp?|st|staph|strep|subsp|suppl|tabs?|univ|var|vit|viz|vol|vs|wt",
     re.IGNORECASE,
 )
+_NUMBERED = re.compile("no", re.IGNORECASE)  # an abbreviation before what has a digit, "No. A12"
 _INITIALS = re.compile(r"(?:[^\W\d_]{1,2}\.)*[^\W\d_]")  # without the last dot: "E", "e.g", "U.S", "Ph.D"
 
 
@@ -73,6 +75,8 @@ def _is_final(words: Sequence[str], i: int) -> bool:
     mark = words[i][len(stem) :]
     if mark == ".":
         stem = stem or (words[i - 1] if i else "")
+        if _NUMBERED.fullmatch(stem) and any(map(str.isdigit, "".join(words[i + 1 : i + 2]))):
+            return False
         return not (_ABBREVIATION.fullmatch(stem) or _INITIALS.fullmatch(stem))
     return bool(mark)
 

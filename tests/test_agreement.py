@@ -36,6 +36,13 @@ def test_a_vote_moves_halfway_to_the_mean_of_all_occurrences() -> None:
     assert elect(votes, {}) == [first, second, third]
 
 
+@pytest.mark.parametrize(("vote", "n"), [(0.9, 9), (0.85, 13), (0.45, 9)])
+def test_votes_that_agree_stay_as_they_are(vote: float, n: int) -> None:
+    """Their mean may be a bit below them, and below a threshold that they reach."""
+    spans = [TokenSpan(2 * i, 2 * i + 1, "GENE") for i in range(n)]
+    assert agree(dict.fromkeys(spans, vote), read(*["ATM fell"] * n), 0.5) == dict.fromkeys(spans, vote)
+
+
 def test_an_occurrence_without_a_vote_counts_and_gets_none() -> None:
     span = TokenSpan(0, 1, "GENE")
     assert agree({span: 0.8}, read("ATM fell .", "cash from the ATM"), 0.5) == {span: pytest.approx(0.6)}

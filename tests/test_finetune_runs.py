@@ -18,7 +18,7 @@ from spacy.cli._util import app
 from spacy.tokens import DocBin
 from spacy.vocab import Vocab
 from training import recipe_of
-from transformers import TrainerControl
+from transformers import TrainerControl, TrainingArguments
 from typer.testing import CliRunner
 
 import spacy_nerllama.cli  # noqa: F401 (adds our commands)
@@ -26,7 +26,7 @@ from spacy_nerllama.cards import adapter_card
 from spacy_nerllama.finetune import checkpoints, curve, train, trainer
 from spacy_nerllama.finetune.best import BEST, KeepBest, Snapshot
 from spacy_nerllama.finetune.interrupt import SaveOnInterrupt
-from spacy_nerllama.finetune.recipe import with_init
+from spacy_nerllama.finetune.recipe import TrainingSection, with_init
 from spacy_nerllama.finetune.train import finetune
 from spacy_nerllama.models import Llama
 from spacy_nerllama.models.adapter import Adapter
@@ -160,6 +160,11 @@ def test_a_run_with_other_settings_is_not_gone_on_with(corpus: Path, tiny_base: 
     fewer = recipe_of(corpus, tiny_base, **settings, corpora__ours__train=str(corpus / "fewer.spacy"))
     with pytest.raises(ValueError, match=r"NL230.*\n  training sequences \(corpora and prompt\): '\w+' then"):
         finetune(*fewer, folder, resume=True)
+    devel = list(DocBin().from_disk(corpus / "devel.spacy").get_docs(Vocab()))
+    DocBin(docs=devel[:1]).to_disk(corpus / "less.spacy")
+    less = recipe_of(corpus, tiny_base, **settings, corpora__ours__devel=str(corpus / "less.spacy"))
+    with pytest.raises(ValueError, match=r"NL230.*\n  devel sequences \(corpora and prompt\): '\w+' then"):
+        finetune(*less, folder, resume=True)  # the best F1 so far is of the others
     copied = shutil.copytree(tiny_base, corpus / "base")
     elsewhere = recipe_of(corpus, copied, **settings)
     finetune(*elsewhere, folder, resume=True)  # the same base lies where it likes
@@ -426,6 +431,40 @@ def test_a_run_that_gets_no_better_is_stopped_and_stays_so(corpus: Path, tiny_ba
     assert all(first[name].equal(tensor) for name, tensor in weights(folder).items())
 
 
+def test_a_run_that_goes_on_saves_as_often_as_it_is_told(
+    corpus: Path, tiny_base: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+):
+    finetune(*recipe_of(corpus, tiny_base, **HARD), corpus / "whole")
+    monkeypatch.undo()
+    more = recipe_of(corpus, tiny_base, **{**HARD, "training__save_steps": 1})
+    folder = finetune(*more, corpus / "again", resume=kept / "checkpoint-6")
+    assert sorted(history(folder, "eval_f1")) == [2, 4, 6, 7, 8, 9]
+
+
+def test_the_revision_of_a_base_need_not_be_known_again(tmp_path: Path):
+    checkpoints.save_settings(tmp_path, {"base.revision": "a1", "base.config_sha256": "x"})
+    checkpoints.check_settings(tmp_path, {"base.revision": None, "base.config_sha256": "x"})
+    for other in ({"base.revision": "b2", "base.config_sha256": "x"}, {"base.config_sha256": "y"}):
+        with pytest.raises(ValueError, match="NL230"):
+            checkpoints.check_settings(tmp_path, other)
+
+
+def test_an_adapter_that_is_cut_short_does_not_pass_for_the_one_before(
+    corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = {**HARD, "training__max_steps": 2}
+    folder = finetune(*recipe_of(corpus, tiny_base, **settings), corpus / "adapter")
+    shutil.rmtree(folder / "checkpoints")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("spacy_nerllama.finetune.output._write_meta", full)
+    with pytest.raises(OSError, match="No space left"):
+        finetune(*recipe_of(corpus, tiny_base, **{**settings, "training__learning_rate": 0.5}), folder)
+    assert Adapter.from_folder(folder).meta == {}
+
+
 def test_patience_needs_a_devel_split(corpus: Path, tiny_base: Path):
     recipe, config = recipe_of(corpus, tiny_base, training__patience=1)
     recipe.corpora["ours"].devel = None
@@ -473,6 +512,21 @@ def test_a_device_that_is_not_there_is_named(corpus: Path, tiny_base: Path, devi
     (corpus / "train.spacy").unlink()
     with pytest.raises(ValueError, match=f"NL168.* device {device} is not there"):
         finetune(*recipe_of(corpus, tiny_base, base__device=device), corpus / "adapter")
+
+
+def test_the_trainer_takes_one_gpu_and_one_batch_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    """It would take an item for each GPU of the machine, of which all but the first would be lost."""
+    with pytest.raises(ValueError, match="too many values"):
+        train._only([[], []])
+    train._check_index("cpu")
+    train._check_index("cuda:0")
+    with pytest.raises(ValueError, match=r"NL238.*CUDA_VISIBLE_DEVICES=1"):
+        train._check_index("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "1")  # of several processes
+    train._check_index("cuda:1")
+    monkeypatch.delenv("LOCAL_RANK")
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: vars(self).get("_n_gpu") or 2))
+    assert train._arguments(TrainingSection(), Path("checkpoints"), False, "cpu").n_gpu == 1
 
 
 def test_fsdp_is_refused_before_anything_is_read(corpus: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch):

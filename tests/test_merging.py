@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
+from spacy_nerllama.cards import base_licence
 from spacy_nerllama.cli import app_entry
 from spacy_nerllama.models.adapter import CONFIG, META, Adapter
 from spacy_nerllama.models.loading import keep_unpacked, load_base
@@ -34,6 +35,11 @@ def adapter(tiny_adapter: Path, tmp_path: Path) -> Path:
 
 def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text("utf8")), **values}), "utf8")
+
+
+def test_a_base_whose_card_cannot_be_read_has_no_known_licence(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: a: b\n---\n")
+    assert base_licence(str(tmp_path)) is None
 
 
 def test_the_merged_model_answers_as_base_and_adapter_do(adapter: Path, tmp_path: Path):

@@ -27,7 +27,7 @@ from spacy_nerllama.corpora import read_corpus
 from spacy_nerllama.errors import ModelUnavailableError
 from spacy_nerllama.models import retries
 from spacy_nerllama.models.guided import to_gbnf
-from spacy_nerllama.models.openai import OpenAI
+from spacy_nerllama.models.openai import OpenAI, _texts
 from spacy_nerllama.prompts import CompactPrompt, PaperPrompt
 from spacy_nerllama.requests import Request, Sentence
 from spacy_nerllama.voting import Votes, Voting
@@ -507,3 +507,38 @@ def test_it_travels(tmp_path: Path) -> None:
         assert [list(votes.spans) for votes in model.vote([REQUEST], PAPER, Voting(), 0)] == [[(1, 2, "DISEASE")]]
         docs = nlp.pipe(TEXTS[:8], n_process=2, batch_size=2)
         assert [doc.ents[0].text for doc in docs] == [f"ataxia{i}" for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"message": {"content": "No gout."}, "finish_reason": "stop"}, "No gout."),
+        ({"message": {"content": "No"}, "finish_reason": "length"}, "No"),
+        ({"message": {"content": None, "refusal": "no"}}, ""),
+        ({"message": {"role": "assistant"}, "finish_reason": "length"}, ""),  # it has only thought
+        (
+            {"message": {"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "No gout."}]}},
+            "No gout.",
+        ),
+    ],
+)
+def test_what_a_choice_says(choice: dict[str, Any], text: str) -> None:
+    assert _texts(json.dumps({"choices": [choice]}), chat=True) == [text]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": ""}, "finish_reason": "error", "error": {"code": 502}},
+        {"message": {"content": "The "}, "finish_reason": "abort"},
+        {"message": {"content": 7}},
+        {"message": {"content": [7]}},
+        {"message": None},
+        {},
+        7,
+    ],
+)
+def test_a_choice_that_failed_is_no_text_without_mentions(choice: Any) -> None:
+    """It is asked for again."""
+    with pytest.raises(retries.TemporaryError, match=r"^\[NL196\]"):
+        _texts(json.dumps({"choices": [choice]}), chat=True)

@@ -186,16 +186,15 @@ def commands_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_whole_project_runs_and_a_second_run_does_nothing(
     project: Path, corpora: Path, tiny_base: Path, commands_run: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = Config().from_disk(project / "configs" / "smollm2-135m.cfg", interpolate=False)
-    recipe["base"] |= {"quantization": None, "dtype": "float32"}
-    recipe["adapter"] |= {"r": 2}
-    recipe["training"] |= {"max_steps": 1}
-    recipe.to_disk(project / "configs" / "tiny.cfg")
+    for path in (project / "configs").glob("smollm2-135m*.cfg"):
+        recipe = Config().from_disk(path, interpolate=False)
+        recipe["base"] |= {"name": str(tiny_base), "quantization": None, "dtype": "float32", "device": "cpu"}
+        recipe["adapter"] |= {"r": 2}
+        recipe["training"] |= {"max_steps": 1}
+        recipe.to_disk(path)
     settings = {
-        "max_steps": 1,
         "samples": 1,
         "build": "none",
-        "recipe": "configs/tiny.cfg",
         "base": str(tiny_base),
         "corpora": str(corpora),
         "device": "cpu",

@@ -112,6 +112,10 @@ def test_the_config_is_kept_as_it_was_run(tmp_path: Path) -> None:
         ),
         ('[prompt]\n@misc = "nerllama.CompactPrompt.v1"\nn = 1\n', "prompt -> n"),
         ('[prompt]\n@misc = "nerllama.CompactPrompt.v9"\n', "nerllama.CompactPrompt.v9"),
+        (
+            '[prompt]\n@misc = "nerllama.MultiTaskPrompt.v1"\n\n[prompt.names]\nDISEASE = "disease"\n',
+            "[NL032] The marking scheme has no markers for the label GENE, only for DISEASE.",
+        ),
         ("[corpora.more]\ntrain = ${paths.nothing}/x\n", "paths.nothing"),
         ("[corpora.genes]\ntrain = x\n", "corpora.genes"),  # twice
         ("[training\n", "[training"),

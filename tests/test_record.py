@@ -15,12 +15,14 @@ from spacy_llm.registry import registry
 from typer.testing import CliRunner
 
 from spacy_nerllama.cli.annotate import annotate, annotate_cli
+from spacy_nerllama.marking import SINGLE
 from spacy_nerllama.models import Replay
+from spacy_nerllama.models.cache import Recorder, text_key
 from spacy_nerllama.models.records import Record
 from spacy_nerllama.models.texts import Responses, TextModel
 from spacy_nerllama.prompts import CompactPrompt
-from spacy_nerllama.requests import Request, Sentence
-from spacy_nerllama.voting import Voting
+from spacy_nerllama.requests import Request, Sentence, TokenSpan
+from spacy_nerllama.voting import Votes, Voting
 
 LABELS = {"DISEASE": "disease", "GENE": "gene or protein"}
 TEXTS = [
@@ -190,6 +192,16 @@ def test_a_doc_that_failed_is_played_again_without_annotation(moody: dict[str, A
     assert expected
     replay(moody, tmp_path / "run.jsonl", tmp_path)
     assert entities(tmp_path / "again.spacy") == docs
+
+
+def test_a_text_that_failed_once_is_played_again_as_it_was_answered_elsewhere(tmp_path: Path) -> None:
+    request = Request(Sentence(("Gout", "hurts"), (True, False)), (("DISEASE", "disease"),))
+    recorder = Recorder(tmp_path / "answers")
+    answer = Votes({TokenSpan(0, 1, "DISEASE"): 0.9})
+    assert list(recorder.through(lambda requests: (answer for _ in requests), text_key, SINGLE)(iter([request]))) == [answer]
+    recorder.write(tmp_path / "run.jsonl", failed=[request])
+    (line,) = (tmp_path / "run.jsonl").read_text("utf8").splitlines()
+    assert json.loads(line)["votes"][0]["vote"] == 0.9
 
 
 def test_a_record_with_gaps_ends_the_run(

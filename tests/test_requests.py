@@ -86,6 +86,23 @@ def test_what_the_model_answers_as_a_whole_is_not_cut_into_sentences() -> None:
     assert list(doc_requests(Doc(VOCAB), dict([gene]), answers=lambda request: True)) == []
 
 
+def test_labels_asked_for_together_that_the_model_answers_as_a_whole() -> None:
+    doc = Doc(VOCAB, words=["Ataxia", "fell", ".", "ATM", "rose", "."], sent_starts=[1, 0, 0, 1, 0, 0])
+    labels = {"DISEASE": "disease", "GENE": "gene"}
+    both = tuple(labels.items())
+
+    def asked(*known: tuple[tuple[str, str], ...]) -> list[tuple[int, int, list[str]]]:
+        def answers(request: Request) -> bool:
+            return len(request.sentence.words) == len(doc) and request.labels in known
+
+        requests = doc_requests(doc, labels, True, answers)
+        return [(start, len(r.sentence.words), [label for label, _ in r.labels]) for start, r in requests]
+
+    assert asked(both) == [(0, 6, ["DISEASE", "GENE"])]
+    assert asked(both[:1]) == [(0, 6, ["DISEASE"]), (0, 3, ["GENE"]), (3, 3, ["GENE"])]
+    assert asked(both[:1], both[1:]) == [(0, 6, ["DISEASE"]), (0, 6, ["GENE"])]
+
+
 def test_one_request_for_each_sentence_and_label() -> None:
     words = ["Ataxia", "fell", "ATM", "rose"]
     doc = Doc(VOCAB, words=words, sent_starts=[True, False, True, False])

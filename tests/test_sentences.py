@@ -31,6 +31,7 @@ TEXTS = [
     "Ataxia is\nRare and wrapped",
     "Ataxia is rare.\n|It is wrapped.",
     "Ataxia... |Then nothing.",
+    "Children with Vit. D deficiency, Strep. B or conc. HCl; see Tab. S1 and No. A12. |We say no. |We do.",
     "",
 ]
 

@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 SEAL = "complete.json"
 SETTINGS = "settings.json"
+REVISION = "base.revision"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -51,12 +52,16 @@ def save_settings(folder: Path, settings: dict[str, Any]) -> None:
 def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Check that a run has the settings of the one that wrote a checkpoint.
 
+    Of a base in a folder the revision is not known; that it is another one, its config says.
+
     RAISES: ValueError, naming those that differ.
     """
     path = folder / SETTINGS
     if not path.is_file():  # one that was written before checkpoints had it
         return
     then = json.loads(path.read_text("utf8"))
+    if None in (then.get(REVISION), settings.get(REVISION)):
+        then, settings = ({**each, REVISION: None} for each in (then, settings))
     differing = [key for key in sorted({*then, *settings}) if then.get(key) != settings.get(key)]
     if differing:
         problems = "\n".join(f"  {key}: {then.get(key)!r} then, {settings.get(key)!r} now" for key in differing)

@@ -84,7 +84,10 @@ def save_adapter(
     meta: As `describe` gives it.
     config: The recipe as written.
     history: The Trainer's log.
+
+    Until weights and config are written there is no `meta.json`: what is cut short cannot pass for what was there.
     """
+    (folder / META).unlink(missing_ok=True)
     with replacing(folder / WEIGHTS) as temporary:
         # Not `save_file`, which lets nobody else read what it writes (mode 0600).
         temporary.write_bytes(save(weights, metadata={"format": "pt"}))
@@ -92,10 +95,10 @@ def save_adapter(
     peft_config.base_model_name_or_path = meta["base"]["name"]
     peft_config.inference_mode = True
     peft_config.save_pretrained(str(folder))
-    _write_json(folder / "history.json", history)
-    config.to_disk(folder / "recipe.cfg", interpolate=False)
-    save_curve(history, folder / CURVE)
     _write_meta(folder, meta)
+    config.to_disk(folder / "recipe.cfg", interpolate=False)
+    _write_json(folder / "history.json", history)
+    save_curve(history, folder / CURVE)
 
 
 def save_thresholds(folder: Path, tuned: dict[str, tuple[float, Counts]]) -> None:

@@ -189,12 +189,16 @@ def read_recipe(
         prompt = sections.get("prompt") or {"@misc": "nerllama.CompactPrompt.v1"}
         if not examples and "examples" in prompt:
             prompt = {**prompt, "examples": None}
-        return Recipe(**{**sections, **registry.resolve({"prompt": prompt})}), config
+        recipe = Recipe(**{**sections, **registry.resolve({"prompt": prompt})})
+        for label in recipe.labels:
+            _ = recipe.scheme[label]  # raises for a label without markers
+        return recipe, config
     except ValidationError as error:
         problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {_message(e)}" for e in error.errors())
         raise ValueError(Errors.E061.format(path=path, problems=problems)) from error
-    except (ValueError, configparser.Error) as error:  # confection's, spaCy's, the prompt's
-        raise ValueError(Errors.E061.format(path=path, problems=str(error).strip())) from error
+    except (ValueError, KeyError, configparser.Error) as error:  # confection's, spaCy's, the prompt's, a scheme's
+        problems = str(error.args[0] if isinstance(error, KeyError) else error).strip()
+        raise ValueError(Errors.E061.format(path=path, problems=problems)) from error
 
 
 def init_folder(adapter: AdapterSection) -> Path | None:

@@ -1,6 +1,7 @@
 """Run a recipe: `transformers.Trainer` on a PEFT model, and an adapter folder at the end."""
 
 import logging
+import os
 from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -28,7 +29,7 @@ from .interrupt import SaveOnInterrupt
 from .loss import collator, use_loss
 from .output import adapter_weights, describe, save_adapter, save_thresholds
 from .recipe import Recipe, TrainingSection, init_folder, with_init
-from .sequences import Example
+from .sequences import Batch, Example
 from .thresholds import tune
 from .trainer import AdapterTrainer
 
@@ -56,6 +57,7 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     device = resolve_device(recipe.base.device)
     _check_optimizer(training.optimizer, device)
     check_device(device, recipe.base.quantization)
+    _check_index(device)
     _check_reporters(training)
     last = resume_from(checkpoints, resume)
     encoder = TextEncoder(load_tokenizer(recipe.base.name))
@@ -73,6 +75,7 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
         **recipe.settings,
         **{f"base.{fact}": meta["base"][fact] for fact in ("revision", "config_sha256")},
         "training sequences (corpora and prompt)": fingerprint(train),
+        "devel sequences (corpora and prompt)": fingerprint(devel),
     }
     if last:
         check_settings(last, settings)
@@ -98,7 +101,7 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
             args=_arguments(training, checkpoints, bool(devel), base.device.type),
             train_dataset=train,
             eval_dataset=devel or None,
-            data_collator=lambda items: collate(items[0]),
+            data_collator=lambda items: collate(_only(items)),
             callbacks=[interrupt],
         )
         try:
@@ -140,6 +143,19 @@ def _check_reporters(training: TrainingSection) -> None:
             raise ImportError(Errors.E162.format(name=name))
 
 
+def _check_index(device: str) -> None:
+    """Check that a GPU is the one that the Trainer takes: the first, or this process's own of several."""
+    where = torch.device(device)
+    if where.type == "cuda" and (where.index or 0) != int(os.environ.get("LOCAL_RANK", 0)):
+        raise ValueError(Errors.E238.format(device=device, index=where.index or 0))
+
+
+def _only(items: list[Batch]) -> Batch:
+    """Give the one item of a step: it is a whole batch."""
+    (batch,) = items
+    return batch
+
+
 def _check_optimizer(optimizer: str, device: str) -> None:
     if "8bit" in optimizer and device.split(":")[0] in ("mps", "hpu"):  # bitsandbytes 0.50 has no kernels there
         what = f'optimizer = "{optimizer}"'
@@ -174,7 +190,7 @@ def with_adapter(base: Any, recipe: Recipe) -> PeftModel:
 
 
 def _arguments(training: TrainingSection, folder: Path, devel: bool, device: str) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
@@ -203,3 +219,7 @@ def _arguments(training: TrainingSection, folder: Path, devel: bool, device: str
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
     )
+    if arguments.n_gpu > 1:  # asked for, since that sets it
+        # Else the Trainer would take an item for each GPU of the machine, and spread the model over them.
+        arguments._n_gpu = 1
+    return arguments

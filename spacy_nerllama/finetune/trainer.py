@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..errors import Errors
@@ -15,6 +15,14 @@ from ..evaluation import Counts
 from .best import KeepBest
 from .checkpoints import last_whole, save_settings, seal, unseal
 from .devel import Devel
+
+
+class StepsOfThisRun(TrainerCallback):
+    """Lets a run that goes on save and evaluate as often as it is told, not as the run before was."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Put the steps into what was read of the checkpoint."""
+        state.save_steps, state.eval_steps = args.save_steps, args.eval_steps
 
 
 class AdapterTrainer(Trainer):
@@ -42,6 +50,7 @@ class AdapterTrainer(Trainer):
         self._devel = devel
         self._keep = keep
         self._accumulated: list[dict[str, Tensor]] = []
+        self.add_callback(StepsOfThisRun())  # first: the others read them
         if keep:
             self.add_callback(keep)
 

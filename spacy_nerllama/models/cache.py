@@ -73,7 +73,8 @@ class Recorder(Cache):
 
         path: The file; it appears whole or not at all.
         failed: The whole texts of docs that failed. They are written as texts without a mention, which `Replay`
-            finds before their sentences: those that were answered would be half an annotation.
+            finds before their sentences: those that were answered would be half an annotation. One that was
+            answered elsewhere, as a doc or a sentence, has that answer.
         """
         nothing = {text_key(request): Record.of(request, Votes()) for request in failed}
         with (
@@ -81,7 +82,9 @@ class Recorder(Cache):
             closing(_Store(self.path, self.timeout, self.strict)) as store,
             temporary.open("w", encoding="utf8", newline="\n") as file,
         ):
-            file.writelines(f"{line}\n" for key, line in store.lines() if key not in nothing)
+            for key, line in store.lines():
+                file.write(f"{line}\n")
+                nothing.pop(key, None)
             file.writelines(f"{record.to_line()}\n" for record in nothing.values())
 
 

@@ -4,8 +4,6 @@ import copy
 import hashlib
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +19,7 @@ from transformers import (
 )
 
 from ..base import BUNDLED, bundled_base, data_folder
+from ..corpora.files import replacing
 from ..errors import Errors
 
 logger = logging.getLogger(__name__)
@@ -195,8 +194,7 @@ def _converted(gguf: Path) -> Path:
 def _convert(gguf: Path, folder: Path) -> None:
     """Convert a GGUF file to a safetensors folder: all of it, or nothing."""
     logger.info("Converting %s to %s: this is done once.", gguf, folder)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with replacing(folder) as temporary:
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
@@ -205,6 +203,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         )
         model.save_pretrained(temporary)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for path in temporary.iterdir():
+            path.chmod(
+                (temporary / "config.json").stat().st_mode
+            )  # safetensors lets nobody else read what it writes

@@ -214,16 +214,28 @@ class _RefusedError(Exception):
 def _texts(body: str, chat: bool) -> list[str]:
     """Read the texts of a completion's choices; that of a choice without text (a refusal) is empty.
 
-    RAISES: TemporaryError if it is none, or has no choices.
+    RAISES: TemporaryError if it is none, or has no choices, or one that failed while it was written.
     """
     try:
         choices = json.loads(body)["choices"]
-        texts = [(choice["message"]["content"] if chat else choice["text"]) or "" for choice in choices]
-        if not texts or not all(isinstance(text, str) for text in texts):
+        texts = [_text(choice["message"].get("content") if chat else choice.get("text")) for choice in choices]
+        if not texts or any(each.get("error") or each.get("finish_reason") in _FAILED for each in choices):
             raise TypeError
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise TemporaryError(Errors.E196.format(body=_shorten(body, 200))) from None
     return texts
+
+
+_FAILED = ("error", "abort")  # why a gateway or a server gave up, with a status that says that all is well
+
+
+def _text(content: Any) -> str:
+    """Read a text: null is none, and of a list of parts it is what those of the type `text` hold."""
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    if content is not None and not isinstance(content, str):
+        raise TypeError
+    return content or ""
 
 
 def _longest(request: Request, scheme: MarkingScheme) -> int:

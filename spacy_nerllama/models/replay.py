@@ -63,8 +63,8 @@ class Replay(TextModel):
         return records
 
     def answers(self, request: Request) -> bool:
-        """Whether there is a record of a request."""
-        return any(True for _ in self._found(request))
+        """Whether there is a record of a request: of all of its labels, together or of each."""
+        return {label for found, _ in self._found(request) for label in found.labels} == {*request.labels}
 
     def _found(self, request: Request) -> Iterator[tuple[Request, _Key]]:
         """Find what is recorded of a request: of all of its labels together, else of each."""

@@ -221,13 +221,13 @@ class Server:
             answer = response.json()
         except (ValueError, RecursionError) as error:
             raise TemporaryError(f"not JSON, {error}") from error
-        if not isinstance(answer, dict):
-            raise ValueError(Errors.E188.format(url=self.url, reason="not a JSON object"))
+        if not isinstance(answer, dict) or answer.get("error"):
+            raise TemporaryError(f"{response.status_code} without an answer, {response.text[:200]}")
         return answer
 
     def _refusal(self, response: httpx.Response, path: str) -> Exception:
         code, reason = response.status_code, _message(response)
-        if code == 401:
+        if code == 401 or (code == 403 and "scale-out" not in reason.casefold()):  # which vLLM has to be told
             return PermissionError(Errors.E182.format(url=self.url, reason=reason))
         if code == 404 and "does not exist" in reason:
             return ValueError(Errors.E183.format(url=self.url, model=self.model, served=reason))

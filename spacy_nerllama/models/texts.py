@@ -124,5 +124,6 @@ def count_votes(
         counts.update(spans)
         diagnoses.append(diagnosis)
     readings = len(diagnoses) - diagnoses.count("unusable")
-    shares = {span: count / readings for span, count in sorted(counts.items())}
+    # Rounded, as all votes are: what agrees with itself is to stay the same.
+    shares = {span: round(count / readings, 12) for span, count in sorted(counts.items())}
     return Votes(shares, responses=responses, answered=readings > 0), diagnoses
