@@ -198,7 +198,8 @@ def test_a_text_that_failed_once_is_played_again_as_it_was_answered_elsewhere(tm
     request = Request(Sentence(("Gout", "hurts"), (True, False)), (("DISEASE", "disease"),))
     recorder = Recorder(tmp_path / "answers")
     answer = Votes({TokenSpan(0, 1, "DISEASE"): 0.9})
-    assert list(recorder.through(lambda requests: (answer for _ in requests), text_key, SINGLE)(iter([request]))) == [answer]
+    ask = recorder.through(lambda requests: (answer for _ in requests), text_key, SINGLE)
+    assert list(ask(iter([request]))) == [answer]
     recorder.write(tmp_path / "run.jsonl", failed=[request])
     (line,) = (tmp_path / "run.jsonl").read_text("utf8").splitlines()
     assert json.loads(line)["votes"][0]["vote"] == 0.9
