@@ -126,6 +126,14 @@ def test_a_record_without_a_response_says_nothing(record: Record, nothing: dict[
         assert votes({"text": text, "label": "GENE", **nothing}) == votes()
 
 
+def test_responses_go_before_votes_on_the_same_text(record: Record) -> None:
+    votes = [{"start": 0, "end": 8, "label": "GENE", "vote": 1.0}]
+    lines = [{"text": "ATM fell", "label": "GENE", "votes": votes}]
+    lines.append({"text": "ATM fell", "label": "GENE", "response": "@@ATM## fell"})
+    assert entities(pipeline(record(*lines[:1]), {"GENE": "gene"})("ATM fell")) == [("ATM fell", "GENE")]
+    assert entities(pipeline(record(*lines), {"GENE": "gene"})("ATM fell")) == [("ATM", "GENE")]
+
+
 def test_responses_are_counted_by_diagnosis(record: Record, caplog: pytest.LogCaptureFixture) -> None:
     nlp = pipeline(record(*RECORDS, {"text": "BRCA1 rose .", "label": "GENE", "response": "@@BRCA1## has"}))
     model = nlp.get_pipe("nerllama_ner").model

@@ -203,7 +203,6 @@ def _convert(gguf: Path, folder: Path) -> None:
         )
         model.save_pretrained(temporary)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
+        mode = (temporary / "config.json").stat().st_mode
         for path in temporary.iterdir():
-            path.chmod(
-                (temporary / "config.json").stat().st_mode
-            )  # safetensors lets nobody else read what it writes
+            path.chmod(mode)  # safetensors lets nobody else read what it writes

@@ -90,7 +90,7 @@ class Record:
         """Write the record as a line of JSON, without its end."""
         label = self.labels[0] if len(self.labels) == 1 else self.labels
         value: dict[str, Any] = {"text": self.text, "label": label}
-        if self.votes is None:
+        if self.responses or self.votes is None:
             value["responses"] = self.responses
         else:
             value["votes"] = [
@@ -108,7 +108,7 @@ class Record:
         RETURNS: The votes, those of spans off its token boundaries on all tokens that they touch; and the
             diagnosis of each response.
         """
-        if self.votes is None:
+        if self.responses or self.votes is None:
             return count_votes(request, self.responses, scheme)
         tokens = [i for i, word in enumerate(request.sentence.words) for _ in squash(word)]
         wanted = {label for label, _ in request.labels}
