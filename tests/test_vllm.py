@@ -191,6 +191,22 @@ def test_nothing_is_repeated_for_ever(served: FakeVLLM) -> None:
     model.unload()
 
 
+@pytest.mark.parametrize("answer", [[], {"error": "not now"}])
+def test_an_answer_that_is_none_is_asked_for_again(
+    served: FakeVLLM, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    generate, answers = served.generate, [answer]
+    monkeypatch.setattr(served, "generate", lambda body: answers.pop() if answers else generate(body))
+    VLLM(served.url).warm_up()
+    assert not answers
+
+
+def test_a_gateway_that_refuses_the_key(served: FakeVLLM) -> None:
+    served.refuse["/inference/v1/generate"] = (403, "Forbidden: invalid API key")
+    with pytest.raises(PermissionError, match=r"^\[NL182\] "):
+        VLLM(served.url).warm_up()
+
+
 def test_a_server_that_is_busy_is_no_server_that_is_gone(served: FakeVLLM) -> None:
     """It is asked what it serves as often as anything else."""
     model = VLLM(served.url, retries=2, concurrency=1)

@@ -43,17 +43,16 @@ class Text:
     def __init__(self, sentence: Sentence, fold: Callable[[str], Folded]) -> None:
         self.folded = fold(sentence.text)
         self.chars = self.folded.chars
-        self._tokens = [i for i in range(len(sentence.words)) for _ in sentence.piece(i)]
+        tokens = [i for i in range(len(sentence.words)) for _ in sentence.piece(i)]
+        self._tokens = [tokens[at] for at in self.folded.origin]  # of each character of `chars`
 
     def span(self, i: int, j: int, label: str) -> TokenSpan:
         """Give the tokens on which the characters [i, j) lie."""
-        first, last = (self._tokens[self.folded.origin[at]] for at in (i, j - 1))
-        return TokenSpan(first, last + 1, label)
+        return TokenSpan(self._tokens[i], self._tokens[j - 1] + 1, label)
 
     def characters(self, span: TokenSpan) -> slice:
         """Give the characters of the tokens of a span."""
-        tokens = [self._tokens[at] for at in self.folded.origin]
-        return slice(bisect_left(tokens, span.start), bisect_left(tokens, span.end))
+        return slice(bisect_left(self._tokens, span.start), bisect_left(self._tokens, span.end))
 
     def find(self, chars: str) -> list[tuple[int, int]]:
         """Find where characters stand as whole words."""
