@@ -259,6 +259,123 @@ def test_a_mention_of_which_next_to_nothing_is_there_was_made_up() -> None:
     assert found(text, "Loss of the @@HDM2## protein was seen in the cells.") == ["aligned", "MDM2"]
 
 
+@pytest.mark.parametrize(
+    ("text", "response", "expected"),
+    [
+        # of two that begin alike the copy has lost the first, or changed places
+        ("IL - 2 and IL - 3 act on cells", "@@IL-3## act on cells", ["IL|-|3"]),
+        ("the IL - 2 gene and the IL - 3 gene were lost", "the @@IL-3## gene were lost", ["IL|-|3"]),
+        ("Both IL - 2 and IL - 3 act on cells", "Both @@IL-3## and IL-2 act on cells", ["IL|-|3"]),
+        # a bracket belongs to what follows
+        (
+            "diffuse mesangial sclerosis ( DMS ) was seen",
+            "@@diffuse mesangial sclerosis (human)## (DMS) was seen",
+            ["diffuse|mesangial|sclerosis"],
+        ),
+    ],
+)
+def test_a_mention_is_not_torn_apart(text: str, response: str, expected: list[str]) -> None:
+    assert found(text, response) == ["aligned", *expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "response", "expected"),
+    [
+        ("CD4 in protein synthesis .", "@@CD4## in protien @@mice## synthesis.", ["CD4"]),
+        ("Loss of p53 binding results in death .", "Loss of @@p53## binding @@interleukin 12## death.", ["p53"]),
+        # but a short word that is all there is meant
+        ("the DM locus is on 19q .", "the @@human DM protein## locus is on 19q.", ["DM"]),
+    ],
+)
+def test_a_letter_or_two_do_not_make_a_mention(text: str, response: str, expected: list[str]) -> None:
+    assert found(text, response) == ["aligned", *expected]
+
+
+def test_headings_are_not_markers() -> None:
+    text = "Rats were fed for two weeks ."
+    assert found(text, f"### Output: {text}\n\n### Explanation: there are none.") == ["exact"]
+    assert found(text, f"# {text}\n# No genes were found.") == ["exact"]
+    assert found("ATM was lost .", "## ATM was @@ATM##\n### Output: @@ATM## was lost .") == ["exact", "ATM"]
+    assert found("ATM was lost .", "## ATM ## was lost .") == ["exact", "ATM"], "this is a mention"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        f'{TEXT}\n["ATM", "p53"]',
+        f'{{"sentence": "{TEXT}", "genes": ["ATM", "p53"]}}',
+        '[{"text": "ATM", "type": "GENE"}, {"text": "p53", "type": "protein"}, {"text": "mice", "type": "x"}]',
+        '{"entities": [{"name": "ATM", "label": "gene", "why": "a kinase"}, {"name": "p53", "label": "gene"}]}',
+        '{"genes": ["ATM"], "proteins": ["p53"], "diseases": ["ataxia"]}',
+        "{'genes': ['ATM', 'p53'], 'diseases': ['ataxia'],}",
+        '{"gene": "ATM"}\n{"gene": "p53"}',
+        'Entities [genes]: ["ATM", "p53"], see [1].',
+        '["ATM", "p53", "TG',
+        '[{"gene": "ATM", "at": 8}, {"gene": "p53", "a',
+    ],
+)
+def test_answers_in_json(response: str) -> None:
+    assert found(TEXT, response) == ["aligned", "ATM", "p53"]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        '{"gene": ["ATM"], "diseases": ["ataxia"]}',
+        '[{"entity": "ATM", "type": "gene"}, {"entity": "ataxia", "type": "Disease"}, {"entity": "p53"}]',
+    ],
+)
+def test_answers_in_json_name_their_labels(response: str) -> None:
+    assert found(TEXT, response, GENE, DISEASE) == ["aligned", "GENE: ATM", "DISEASE: ataxia"]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "The sentence does not contain any genes or proteins.",
+        "This sentence contains no gene mentions.",
+        "Based on the sentence, there are no genes.",
+        "I could not find any genes here.",
+        "There are no gene or protein names in this sentence, so it remains unchanged.",
+        '{"genes": null}',
+        "{}",
+        "null",
+    ],
+)
+def test_a_plain_no_is_a_reading_without_mentions(response: str) -> None:
+    assert found(TEXT, response) == ["aligned"]
+
+
+def test_a_yes_is_none() -> None:
+    assert found(TEXT, "The sentence does contain genes or proteins.") == ["unusable"]
+
+
+MARKED, DRAFT = TEXT.replace("ATM", "@@ATM##"), TEXT.replace("ataxia", "@@ataxia##")
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        f"<thinking>{DRAFT}</thinking>\n{MARKED}",
+        f"[THINK]{DRAFT}[/THINK]{MARKED}",
+        f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant<|channel|>final<|message|>{MARKED}",
+        f"{DRAFT}\n\nWait, ataxia is a disease. Corrected:\n{MARKED}",
+        f"{DRAFT}\n**Final answer:** {MARKED}",
+        f"{MARKED}</think>",
+    ],
+)
+def test_the_last_word_counts(response: str) -> None:
+    assert found(TEXT, response) == ["exact", "ATM"]
+
+
+def test_of_two_changed_copies_in_a_line_the_marked_one_counts() -> None:
+    text = "Loss of pRb or p107 binding results in the loss of activity ."
+    bare = "Loss of pRb or p107 binding results in the loss activity."
+    marked = bare.replace("pRb", "@@pRb##").replace("p107", "@@p107##")
+    assert found(text, f"Input: {bare} Output: {marked}") == ["aligned", "pRb", "p107"]
+    assert found(text, f'{{"input": "{bare}", "output": "{marked}"}}') == ["aligned", "pRb", "p107"]
+
+
 def test_thoughts_that_do_not_end_are_no_answer() -> None:
     assert found(TEXT, f'<think>\nThe user gave me "{TEXT}", so') == ["unusable"]
     assert found(f"<think> {TEXT}", f"<think> {TEXT}".replace("ATM", "@@ATM##")) == ["exact", "ATM"]
@@ -393,6 +510,15 @@ def test_the_name_of_a_label_beside_a_marker_is_a_word_of_the_text(
 def test_a_typed_marker_may_shorten_the_name() -> None:
     assert found("of lithium", "of @chem@lithium#chem#", ("CHEMICAL", "chemical")) == ["exact", "lithium"]
     assert found("of lithium", "of @chemical@lithium#chemical#", ("CHEM", "drug")) == ["exact", "lithium"]
+
+
+def test_a_typed_marker_names_the_label_that_is_called_so() -> None:
+    labels = {"CLASS": "disease class", "DISEASE": "disease"}
+    response = "ATM causes @disease@ataxia#disease#"
+    assert found("ATM causes ataxia", response, *labels.items(), scheme=typed_scheme(labels)) == [
+        "exact",
+        "DISEASE: ataxia",
+    ]
 
 
 def test_markers_of_ones_own() -> None:

@@ -5,11 +5,12 @@ from collections import Counter
 
 import numpy as np
 
-from ..requests import Sentence
+from ..requests import Request, Sentence
 from .lists import align_list
 from .markers import Marked, MarkedMention
 from .matching import Folded, fold_form, match_characters
 from .projection import FOLDS, Alignment, Text, project
+from .structured import align_json
 
 # A mention in which the copy breaks off has at most so many tokens, as 99 % of all in the train splits of
 # NCBI-disease, BC5CDR-chem and BC2GM.
@@ -18,11 +19,12 @@ MAX_CUT_TOKENS = 10
 OF_THE_SENTENCE = 0.8
 
 
-def align_copy(sentence: Sentence, marked: Marked) -> Alignment | None:
+def align_copy(request: Request, marked: Marked) -> Alignment | None:
     """Align a response that holds the whole sentence, if only with characters in another form.
 
     Where that has no markers, it may be the question again, and the answer stands beside it.
     """
+    sentence = request.sentence
     bare: tuple[Alignment, tuple[int, int]] | None = None
     for fold, diagnosis in FOLDS:
         text, copy = Text(sentence, fold), fold(marked.text)
@@ -35,9 +37,11 @@ def align_copy(sentence: Sentence, marked: Marked) -> Alignment | None:
             if mentions := marked.mentions_across(*window):
                 return Alignment(project(text, copy, to, mentions), diagnosis)
             bare = bare or (Alignment((), diagnosis), window)
-    if bare is None or not marked.marks:
-        return bare and bare[0]
+    if bare is None:
+        return None
     alignment, (first, last) = bare
+    if not marked.marks:
+        return align_json(request, marked.part(last, len(marked.text))) or alignment
     return (
         align_list(sentence, marked, last)
         or align_changed_copy(sentence, marked.part(last, len(marked.text)), beside=True)
@@ -136,4 +140,6 @@ def _words(text: str) -> Counter[str]:
     return Counter(_WORD.findall(text.casefold()))
 
 
-_WORD, _LINE = re.compile(r"\w+"), re.compile(r"[^\r\n]+")
+_WORD = re.compile(r"\w+")
+# "Output:" begins a line of its own.
+_LINE = re.compile(r"[^\r\n]+?(?=[\r\n]|\Z|\b(?:output|response|answer)\b)", re.IGNORECASE)

@@ -1,16 +1,14 @@
 """Responses that name mentions in the place of a copy, or say that there are none."""
 
-import json
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 
 from ..requests import Request, Sentence, TokenSpan
 from .markers import Marked
 from .projection import FOLDS, Alignment, Text, flat
 
 # A response of more words says more than that there are no mentions.
-MAX_WORDS_FOR_NONE = 12
+MAX_WORDS_FOR_NONE = 20
 
 
 def align_list(sentence: Sentence, marked: Marked, start: int = 0) -> Alignment | None:
@@ -30,26 +28,7 @@ def align_list(sentence: Sentence, marked: Marked, start: int = 0) -> Alignment 
 
 
 _HEADING = re.compile(r"\A[^\n:]*:")
-
-
-def align_json(request: Request, response: str, marked: Marked) -> Alignment | None:
-    """Align a list of strings, or of objects with one each, in JSON or with single quotes as Python writes it."""
-    if marked.marks or len(request.labels) != 1:
-        return None
-    listed = response[max(0, response.find("[")) : response.rfind("]") + 1]
-    for quoted in (listed, listed.replace("'", '"')):
-        with suppress(ValueError, RecursionError):
-            items = json.loads(quoted)
-            strings = [_strings_of(item) for item in items] if isinstance(items, list) else []
-            if not all(len(each) == 1 for each in strings):
-                return None
-            return align_strings(request.sentence, [(each[0], request.labels[0][0]) for each in strings])
-    return None
-
-
-def _strings_of(item: object) -> list[str]:
-    values = item.values() if isinstance(item, dict) else [item]
-    return [value for value in values if isinstance(value, str)]
+_SAYS = "contains?|ha[sd]|have|mentions?|includes?|found|find|sees?|saw|identif(?:y|ied)"
 
 
 def align_none(request: Request, response: str, marked: Marked) -> Alignment | None:
@@ -58,9 +37,24 @@ def align_none(request: Request, response: str, marked: Marked) -> Alignment | N
         return None
     asked = {word for label in request.labels for text in label for word in _WORD.findall(text) if len(word) > 2}
     names = "|".join(map(re.escape, sorted({*asked, "entit", "mention"})))
-    none = rf"\W*(?:none|n/a|(?:there (?:are|is|were|was) )?no (?:\w+ )*?(?:{names})\w*)\b|.*\[\s*\]"
-    says_none = re.match(rf"(?:{_HEADING.pattern})?(?:{none})", response.strip(), re.IGNORECASE | re.DOTALL)
+    says_none = re.match(_NONE.format(some=rf"(?:\w+\ )*?(?:{names})\w*"), response.strip(), re.I | re.S | re.X)
     return Alignment((), "aligned") if says_none else None
+
+
+_NONE = rf"""
+    (?: {_HEADING.pattern} | [^\n,]*, )?  # "Genes:", "In this sentence,"
+    \W*?
+    (?:
+        (?: none | n/a | null ) \b
+        | .* \[\s*\] | {{{{\s*}}}}
+        | (?: there\ (?:are|is|were|was)\ )? no\ {{some}}
+        | (?: i | we | it | (?:the|this)(?:\ \w+){{{{1,2}}}}? )\ (?:
+            (?:{_SAYS})\ no\ {{some}}
+            | (?: cannot | (?:do|does|did|could|can|am|was)(?:n['’]t|\ not) )\ (?:\w+\ ){{{{0,3}}}}?
+              (?:{_SAYS})\ {{some}}
+        )
+    )
+"""
 
 
 def align_strings(

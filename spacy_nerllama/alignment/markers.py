@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import cycle, groupby, islice
+from itertools import chain, cycle, groupby, islice
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -86,7 +86,12 @@ def take_markers_out(request: Request, response: str, scheme: MarkingScheme) -> 
     if pattern.search(request.sentence.text):
         matches = _markers_left_over(request.sentence, response, pattern)
     else:
-        matches = ((match.start(), match.end(), str(match.lastgroup)) for match in pattern.finditer(response))
+        headings = _headings(response)
+        matches = (
+            (match.start(), match.end(), str(match.lastgroup))
+            for match in pattern.finditer(response)
+            if match.start() not in headings
+        )
     found = [*islice(matches, MAX_MARKERS)]
     parts: list[str] = []
     marks: list[_Mark] = []
@@ -99,6 +104,15 @@ def take_markers_out(request: Request, response: str, scheme: MarkingScheme) -> 
         marks += [_Mark(length, kind, meanings[group][1])] * times
         last = end
     return Marked("".join([*parts, response[last:]]), marks)
+
+
+def _headings(response: str) -> set[int]:
+    """Find where a heading of Markdown begins, such as `### Output:`; not where `##` closes what is open."""
+    found = (match.start(1) for match in _HEADING.finditer(response))
+    return {at for at in found if response.rfind("#", 0, at) >= response.rfind("@", 0, at)}
+
+
+_HEADING = re.compile(r"^[ >]*(#{1,6}) (?=[^#\n]*(?:@|$))", re.MULTILINE)
 
 
 def _kinds(response: str, found: Sequence[tuple[int, int, _Kind]]) -> Iterator[_Kind]:
@@ -186,12 +200,14 @@ _TYPED = re.compile(r"(?=([@#]) ?([^\W\d_][\w -]{0,30}?) ?\1)")
 
 def _label_called(name: str, request: Request) -> str:
     """Give the label that a typed marker names: `chem` is that of `chemical`."""
-    for label, description in request.labels:
-        for known in (label.casefold(), description.casefold()):
-            shorter, longer = sorted((name, known), key=len)
-            if name == known or (len(shorter) > 2 and longer.startswith(shorter)):
-                return label
-    return _FOREIGN
+    known = [(each.casefold(), label[0]) for label in request.labels for each in label]
+    exact = (label for each, label in known if each == name)
+    begun = (label for each, label in known if min(len(each), len(name)) > 2 and _begin_alike(each, name))
+    return next(chain(exact, begun), _FOREIGN)
+
+
+def _begin_alike(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
 
 
 def _loose(marker: str) -> str:

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..requests import Sentence, TokenSpan
 from ..voting import elect
@@ -78,8 +79,9 @@ def project(
 ) -> tuple[TokenSpan, ...]:
     """Project mentions to the tokens on which their characters lie.
 
-    A mention that matches less than half of the stretch on which it would lie was moved or made up: it is looked
-    for in what the copy lacks. One for which its tokens lack twice as much as it matches was made up.
+    A mention whose characters are torn apart is looked for in one piece where the copy lacks something. One that
+    matches less than half of the stretch on which it would lie was moved or made up: it is looked for in what the
+    copy lacks. Others are made up if they match too little of themselves and of their tokens.
 
     to: For each character of the copy that of the text, or -1. *Shape:* (characters of the copy,)
     max_unclosed: The most tokens of a mention that is not closed.
@@ -89,14 +91,22 @@ def project(
     spans: set[TokenSpan] = set()
     moved: set[tuple[str, str]] = set()
     for mention in mentions:
-        first, last = copy.characters(mention.start, mention.end)
-        matched = to[first:last][to[first:last] >= 0]
         if not mention.label:
             continue
-        if len(matched) and 2 * len(matched) > matched[-1] - matched[0]:
+        first, last = copy.characters(mention.start, mention.end)
+        matched = _matched(copy.chars[first:last], to[first:last])
+        if mention.closed and (place := _in_one_piece(text, copy.chars[first:last], matched, lacking)):
+            spans.add(text.span(*place, mention.label))
+        elif len(matched) and 2 * len(matched) > matched[-1] - matched[0]:
             span = text.span(matched[0], matched[-1] + 1, mention.label)
-            made_up = 2 * len(matched) < lacking[text.characters(span)].sum()
-            if not made_up if mention.closed else span.end - span.start <= max_unclosed:
+            if not mention.closed:
+                believed = span.end - span.start <= max_unclosed
+            else:
+                tokens = text.characters(span)
+                believed = 2 * len(matched) >= lacking[tokens].sum() and (
+                    2 * len(matched) >= last - first or _says_enough(copy, to, first, last, tokens)
+                )
+            if believed:
                 spans.add(span)
         elif mention.closed:
             moved.add((copy.chars[first:last], mention.label))
@@ -104,6 +114,48 @@ def project(
         text.span(i, j, label) for chars, label in moved for i, j in text.find(chars) if lacking[i:j].all()
     )
     return flat(spans)
+
+
+def _in_one_piece(text: Text, mention: str, matched: Ints, lacking: NDArray[np.bool_]) -> tuple[int, int] | None:
+    """Find where a mention of which only parts were matched stands as a whole.
+
+    Of "IL-2 and @@IL-3## act" a copy that left out "IL-2 and" has the first of two "IL-". A place is not one if
+    all of it is matched by other characters.
+
+    lacking: Which characters of the text are not matched. *Shape:* (characters of the text,)
+    """
+    if not len(matched) or len(matched) == len(mention) == matched[-1] - matched[0] + 1:
+        return None
+    free = lacking.copy()
+    free[matched] = True
+    places = [(i, j) for i, j in text.find(mention) if free[i:j].any()]
+    return max(places, key=lambda place: free[slice(*place)].sum(), default=None)
+
+
+def _matched(mention: str, to: Ints) -> Ints:
+    """Give the characters of the text that a mention matches.
+
+    A bracket that opens at their end, or closes at their beginning, is none: "@@sclerosis (human)##" took it from
+    what follows in the text, "sclerosis (DMS)".
+    """
+    kept = [*np.flatnonzero(to >= 0)]
+    while kept and kept[-1] < len(mention) - 1 and mention[kept[-1]] in "([{":
+        kept.pop()
+    while kept and kept[0] > 0 and mention[kept[0]] in ")]}":
+        kept.pop(0)
+    return to[kept]
+
+
+def _says_enough(copy: Folded, to: Ints, first: int, last: int, tokens: slice) -> bool:
+    """Whether a mention, the characters [first, last) of the copy, tells its tokens, little of it as there is.
+
+    That is half of them, if more than a letter or two, which say nothing; or a word of it, as a whole.
+    """
+    matched = (to[first:last] >= 0).sum()
+    return (matched > 2 and 2 * matched >= tokens.stop - tokens.start) or any(
+        first <= i and j <= last and copy.chars[i].isalnum() and to[i] >= 0 and (np.diff(to[i:j]) == 1).all()
+        for i, j in copy.words()
+    )
 
 
 def flat(spans: Iterable[TokenSpan]) -> tuple[TokenSpan, ...]:
