@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -13,8 +12,10 @@ from .requests import TokenSpan
 from .voting import elect
 
 _OURS = "nerllama"  # an attribute of a group: its "scores" are votes
-_NOWHERE = (2**31 - 1, 2**31 - 1, "")  # characters behind those of any doc
 _KEPT = "kept"  # another: for each of its spans, whether a vote has made it an entity
+# And another: the characters and the label of each. Where tokens were merged since, as by `merge_entities`, spaCy
+# leaves the groups as they were: then characters are still right, tokens are not.
+_PLACES = "places"
 
 
 class _Candidate(NamedTuple):
@@ -62,14 +63,18 @@ def write_votes(
     _write_group(doc, spans_key, candidates)
 
 
-def settle_votes(doc: Doc) -> None:
-    """Put the votes of a doc whose tokens were merged since (see `_characters`) on the tokens that it has now.
+def settle_votes(doc: Doc) -> Doc:
+    """Put the votes of a doc whose tokens were merged since, as by `merge_entities`, on those that it has now.
 
-    Votes of spans that are no whole tokens any more, or cannot be had, are left out.
+    Votes of spans that are no whole tokens any more are left out. Registered as the component
+    `nerllama_settle_votes`, to be put behind one that merges tokens: spaCy cannot save the doc otherwise.
+
+    RETURNS: The doc, which is changed in place.
     """
     for key, group in [*doc.spans.items()]:
         if _is_whole(group):
             _write_group(doc, key, _candidates(doc, key))
+    return doc
 
 
 def _write_group(doc: Doc, spans_key: str, candidates: Mapping[TokenSpan, _Candidate]) -> None:
@@ -77,6 +82,7 @@ def _write_group(doc: Doc, spans_key: str, candidates: Mapping[TokenSpan, _Candi
     group = SpanGroup(doc, name=spans_key, spans=[Span(doc, *span) for span, _ in ordered])
     group.attrs["scores"] = np.array([each.vote for _, each in ordered], dtype="float64")
     group.attrs[_KEPT] = [each.kept for _, each in ordered]
+    group.attrs[_PLACES] = [[span.start_char, span.end_char, span.label_] for span in group]
     group.attrs[_OURS] = True
     doc.spans[spans_key] = group
 
@@ -86,8 +92,7 @@ def _candidates(doc: Doc, spans_key: str) -> dict[TokenSpan, _Candidate]:
     group = doc.spans.get(spans_key)
     if group is None or not _is_whole(group):
         return {}
-    places = [_characters(group, i) for i in range(len(group))]
-    spans = [doc.char_span(start, end, label) for start, end, label in places]
+    spans = [doc.char_span(start, end, label) for start, end, label in group.attrs[_PLACES]]
     return {
         _place(span): _Candidate(float(vote), bool(made))
         for span, vote, made in zip(spans, group.attrs["scores"], group.attrs[_KEPT], strict=True)
@@ -100,32 +105,24 @@ def span_vote(span: Span) -> float | None:
 
     RETURNS: None for a span without a vote, and in a group that spans were taken out of.
     """
-    wanted, votes = (span.start_char, span.end_char, span.label_), []
+    wanted, votes = [span.start_char, span.end_char, span.label_], []
     for group in filter(_is_whole, span.doc.spans.values()):
-        i = bisect_left(range(len(group)), wanted, key=partial(_characters, group))  # spans are written in order
-        if i < len(group) and _characters(group, i) == wanted:
+        places = group.attrs[_PLACES]
+        i = bisect_left(places, wanted, key=list)  # spans are written in order
+        if i < len(places) and list(places[i]) == wanted:
             votes.append((not group.attrs[_KEPT][i], float(group.attrs["scores"][i])))
     return min(votes, key=itemgetter(0))[1] if votes else None
 
 
 def _is_whole(group: SpanGroup) -> bool:
     """Whether a group is of votes, one for each of its spans."""
-    scores, kept = (group.attrs.get(key, ()) for key in ("scores", _KEPT))
-    return bool(group.attrs.get(_OURS)) and len(scores) == len(kept) == len(group)
-
-
-def _characters(group: SpanGroup, i: int) -> tuple[int, int, str]:
-    """Give a span of a group by its characters.
-
-    Where tokens were merged since, as `merge_entities` does, spaCy leaves the groups as they were: then characters
-    are still right, tokens are not, and those behind the last token cannot be had at all.
-    """
-    try:
-        span = group[i]
-    except IndexError:
-        return _NOWHERE
-    return span.start_char, span.end_char, span.label_
+    of_each = (group.attrs.get(key, ()) for key in ("scores", _KEPT, _PLACES))
+    return bool(group.attrs.get(_OURS)) and all(len(values) == len(group) for values in of_each)
 
 
 def _place(span: Span) -> TokenSpan:
     return TokenSpan(span.start, span.end, span.label_)
+
+
+if not Span.has_extension("nerllama_vote"):
+    Span.set_extension("nerllama_vote", getter=span_vote)

@@ -99,7 +99,7 @@ class Errors:
         "[NL052] The label {label!r} has no description. Give what the prompt shall call it, for example "
         'labels = {{"{label}": "disease"}} or add_label("{label}", "disease").'
     )
-    E053 = "[NL053] The setting max_batch_tokens is {value}: it must be at least 64, so that a sentence fits."
+    E053 = "[NL053] The setting max_batch_tokens is {value!r}: use a number, at least 64: a sentence must fit."
     E054 = (
         "[NL054] The output head of this model is not a plain matrix, as marked decoding needs it ({head}): the "
         "adapter changes the head (`lm_head` among its target_modules or modules_to_save), or it is quantised, or "
@@ -184,7 +184,7 @@ class Errors:
     # Evaluation: NL090-NL099
     E090 = (
         "[NL090] {path} cannot be read as a .spacy file ({reason}). Make it with: "
-        "python -m spacy nerllama convert INPUT {path}"
+        "python -m spacy nerllama convert INPUT OUTPUT.spacy"
     )
     E091 = "[NL091] There are no docs in {path}. Check the path, and of what the file was made."
     E092 = (
@@ -220,7 +220,8 @@ class Errors:
     )
     E102 = (
         "[NL102] {where}: the mention is {mention!r}, but its offsets {start} to {end} give "
-        "{found!r}. Correct the offsets or the mention; they may count from another version of the text."
+        "{found!r}. Correct the offsets or the mention (they may count from another version of the text), or "
+        "leave such mentions out: --misplaced drop."
     )
     E103 = (
         "[NL103] {path}, line {line} belongs to no document: {content!r}. A PubTator document begins with "
@@ -244,11 +245,12 @@ class Errors:
     )
     E108 = (
         "[NL108] {where} is not IOB: {content!r}. Expected a token, a tab, and as the last column a tag of IOB2, "
-        "IOBES, BILOU or BMES: O, B-TYPE, I-TYPE (or bare B or I). Other columns and white space can be asked for."
+        "IOBES, BILOU or BMES: O, B-TYPE, I-TYPE (or bare B or I). Other columns: "
+        "--token-column, --tag-column, --separator space. Delete lines that are no tokens."
     )
     E109 = (
-        "[NL109] {where}: the mention {tag} names no type. Say which label it has, with --label on the command "
-        "line or label=... in Python."
+        "[NL109] {where}: the mention {tag} names no type. If all have the same, say which, with --label on the "
+        "command line or label=... in Python; else give each its own, as the format has it."
     )
     E110 = "[NL110] Unknown corpus format {format!r}. Use one of: {formats}."
     E111 = (
@@ -285,14 +287,18 @@ class Errors:
         "schema), or tokens and ner_tags."
     )
     E124 = "[NL124] The dataset {path} has no split {split}, but {splits}. Choose one with --split (split=...)."
-    E125 = "[NL125] The format of {path} is none that is known by its looks. Name it with --format (format=...)."
+    E125 = (
+        "[NL125] The format of {path} is none that is known by its looks. Name it with --format (format=...), of: "
+        "{formats}; of a corpus in several folders name one that holds files."
+    )
     E126 = "[NL126] {path} could be {candidates}. Say which, with --format (format=...)."
     E127 = "[NL127] Cannot write the format {format!r}. Use one of: {formats}."
     E128 = "[NL128] {what} can be {choices}, not {value!r}."
     E129 = "[NL129] Columns are counted from 1, or from -1 backwards: there is no column 0."
     E130 = (
         "[NL130] {where}: the offsets {start} to {end} of a {label} hold no text. They are empty, reversed, of "
-        "white space alone, or outside of the text of {n} characters. Correct or delete the mention."
+        "white space alone, or outside of the text of {n} characters. Correct or delete the mention, or leave "
+        "such mentions out: --misplaced drop."
     )
     E131 = "[NL131] {path} is compressed. Unpack it first: {tool} {path}"
 
@@ -364,6 +370,14 @@ class Errors:
     E174 = (
         "[NL174] The component {name} would learn nothing: its labels are {labels}, and the examples annotate "
         "{has}. Give both the same names."
+    )
+    E177 = (
+        "[NL177] The base model {name} cannot be loaded: {reason}. The setting `name` takes a folder, a .gguf "
+        "file or a hub name such as owner/model, of a causal language model that transformers knows."
+    )
+    E176 = (
+        "[NL176] {name}: the setting {setting} is {value!r}. It must be a block such as "
+        '{setting} = {{"@misc": "{expected}"}}, with the settings of that.'
     )
     E175 = (
         "[NL175] A config cannot hold {label!r} = {value!r}: it would not come back when the pipeline is read. "
@@ -544,6 +558,14 @@ class Warnings:
     W003 = (
         "[NLW003] {name}: the adapter was trained with {trained} and is asked with {prompt}: what it marks will "
         "be worse. Set `prompt` as the adapter's card says."
+    )
+    W004 = (
+        "[NLW004] {name}: the adapter has learnt to mark {known}, and was not taught {words!r} ({label}): expect "
+        "little of it, and see what `nerllama evaluate` says. An adapter for it: docs/tutorial.md."
+    )
+    W005 = (
+        "[NLW005] No in-context example has a mention of {label}, so all show that there is nothing to mark. The "
+        "file of `examples` has mentions of: {has}. Give both the same name (`convert --labels OLD={label}`)."
     )
     W090 = (
         "[NLW090] The pipeline predicts {label} ({n} times) and the gold docs have {twin}: labels are compared "

@@ -5,6 +5,8 @@ from typing import Any
 
 from spacy.language import Language
 
+from .annotations import settle_votes
+from .errors import Errors
 from .labels import check_configurable
 from .models.cache import Cache
 from .models.spacyllm import as_model
@@ -63,8 +65,18 @@ def make_nerllama_ner(
 ) -> NerLlama:
     """Make the component; settings as `NerLlama` has them.
 
-    RAISES: ValueError for settings out of range, and for labels that a saved config would not give back.
+    RAISES: ValueError for settings out of range or of another kind, and for labels that a saved config would not
+        give back.
     """
+    for setting, value, fits in (
+        ("prompt", prompt, callable(prompt)),
+        ("voting", voting, isinstance(voting, Voting)),
+        ("cache", cache, isinstance(cache, Cache | None)),
+        ("updating", updating, isinstance(updating, Updating | None)),
+    ):
+        if not fits:
+            expected = f"nerllama.{setting.capitalize() if setting != 'prompt' else 'CompactPrompt'}.v1"
+            raise ValueError(Errors.E176.format(name=name, setting=setting, value=value, expected=expected))
     check_configurable(labels or {})
     check_configurable(voting.threshold if isinstance(voting.threshold, dict) else {})
     return NerLlama(
@@ -81,3 +93,6 @@ def make_nerllama_ner(
         updating=updating,
         scorer=scorer,
     )
+
+
+Language.component("nerllama_settle_votes", assigns=["doc.spans"], func=settle_votes)

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from .errors import Errors, Warnings
 
@@ -39,6 +40,21 @@ def describe(labels: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
 
 def _in_words(label: str) -> str:
     return label.replace("_", " ").replace("-", " ").strip().lower() or label
+
+
+def warn_of_other_labels(name: str, labels: Mapping[str, str], meta: Mapping[str, Any]) -> None:
+    """Warn of labels that an adapter was not taught, neither by name nor by what the prompt calls them.
+
+    name: The component's name, for the message.
+    labels: The labels, with their descriptions.
+    meta: What is known of the adapter.
+    """
+    taught = meta.get("labels", {})
+    known = {each.casefold() for pair in taught.items() for each in pair}
+    for label, words in labels.items():
+        if known and known.isdisjoint((label.casefold(), words.casefold())):
+            message = Warnings.W004.format(name=name, label=label, words=words, known=", ".join(taught.values()))
+            warnings.warn(message, stacklevel=4)
 
 
 def check_annotated(name: str, labels: Collection[str], annotated: Collection[str]) -> None:

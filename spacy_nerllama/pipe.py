@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import srsly
 from spacy.language import Language
 from spacy.pipeline import Pipe
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.training import Example, validate_examples
 from spacy.util import SimpleFrozenList, ensure_path, from_bytes, to_bytes
 from spacy.vocab import Vocab
 
 from .agreement import Answered, doc_votes
-from .annotations import span_vote, write_votes
-from .errors import Errors, Warnings
-from .labels import check_annotated, check_labels, describe
+from .annotations import write_votes
+from .errors import Errors
+from .labels import check_annotated, check_labels, describe, warn_of_other_labels
 from .marking import MarkingScheme
 from .models.adapter import Adapter
 from .models.cache import Cache, Recorder, request_key, text_key
 from .models.interface import Model, NamesAdapter, Selective
 from .models.llama import Llama
-from .prompts import Prompt, scheme_of, trained_prompt
+from .prompts import Prompt, scheme_of, warn_of_other_prompt
 from .requests import Request, TokenSpan, doc_requests
 from .stream import Ask, Vote, annotate
 from .updating import Updating, make_lora
@@ -73,11 +72,9 @@ class NerLlama(Pipe):
         updating: Updating | None = None,
         scorer: Callable | None = None,
     ) -> None:
-        if max_batch_tokens < 64:
+        if not isinstance(max_batch_tokens, int) or max_batch_tokens < 64:
             raise ValueError(Errors.E053.format(value=max_batch_tokens))
         voting.check_bounded()
-        if not Span.has_extension("nerllama_vote"):
-            Span.set_extension("nerllama_vote", getter=span_vote)
         self.vocab = vocab
         self.model = model
         self.name = name
@@ -240,7 +237,8 @@ class NerLlama(Pipe):
         by the beginning of its text, and comes out in its place, not annotated.
 
         stream (Iterable[Doc]): The docs. If it fails, its error is raised once the docs before it are out.
-        batch_size (int): Not used: what is read at once is measured in tokens (`max_batch_tokens`).
+        batch_size (int): So many docs are taken before the first of them is out. What the model reads at once is
+            measured in tokens (`max_batch_tokens`), of sentences of these docs.
         YIELDS (Doc): The docs, in order, annotated in place.
         RAISES (ValueError): There are no labels, the prompt has no markers for one, or the adapter does not fit
             the base.
@@ -260,6 +258,7 @@ class NerLlama(Pipe):
             vote=self._vote,
             write=self.write_answers,
             report=report,
+            batch_size=batch_size,
         )
 
     def asks(self) -> Ask:
@@ -273,12 +272,14 @@ class NerLlama(Pipe):
         if not labels:
             raise ValueError(Errors.E051.format(name=self.name))
         scheme = self._scheme(labels)
-        self._check_settings(labels, scheme)
+        for label in labels:
+            self.vocab.strings.add(label, allow_transient=False)  # entities may outlive a memory zone
+        self._check_settings(labels)
         answers = self.model.answers if isinstance(self.model, Selective) else None
         return lambda doc: doc_requests(doc, labels, scheme.tells_labels, answers)
 
-    def _check_settings(self, labels: Iterable[str], scheme: MarkingScheme) -> None:
-        """Check that the settings of voting name labels that there are, and the prompt against the adapter's.
+    def _check_settings(self, labels: Iterable[str]) -> None:
+        """Check that the settings of voting name labels that there are; prompt and labels against the adapter's.
 
         RAISES: ValueError for a threshold of an unknown label.
         """
@@ -288,9 +289,8 @@ class NerLlama(Pipe):
         for label in thresholds if isinstance(thresholds, dict) else ():
             if label not in known:
                 raise ValueError(Errors.E058.format(label=label, labels=", ".join(sorted(known))))
-        trained = trained_prompt(meta)
-        if trained is not None and (type(trained), scheme_of(trained)) != (type(self.prompt), scheme):
-            warnings.warn(Warnings.W003.format(name=self.name, trained=trained, prompt=self.prompt), stacklevel=3)
+        warn_of_other_prompt(self.name, self.prompt, meta)
+        warn_of_other_labels(self.name, self.label_data, meta)
 
     def _vote(self, requests: Iterable[Request]) -> Iterator[Votes | Exception]:
         """Ask the model, for what is neither recorded nor in the cache."""

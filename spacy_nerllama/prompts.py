@@ -1,6 +1,7 @@
 """Instruction templates: what a model reads before it marks a sentence."""
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from spacy.util import registry
 
-from .errors import Errors
+from .errors import Errors, Warnings
 from .examples import Example, Examples, Selection, read_examples
 from .marking import SINGLE, MarkingScheme, join, mark, typed_scheme
 from .requests import Request, Sentence
@@ -53,6 +54,17 @@ def trained_prompt(meta: Mapping[str, Any]) -> Prompt | None:
     if settings.get("@misc", "") not in registry.misc:
         return None
     return _resolved(json.dumps(settings, sort_keys=True))
+
+
+def warn_of_other_prompt(name: str, prompt: Prompt, meta: Mapping[str, Any]) -> None:
+    """Warn if a prompt is not the one that an adapter was trained with.
+
+    name: The component's name, for the message.
+    meta: What is known of the adapter.
+    """
+    trained = trained_prompt(meta)
+    if trained is not None and (type(trained), scheme_of(trained)) != (type(prompt), scheme_of(prompt)):
+        warnings.warn(Warnings.W003.format(name=name, trained=trained, prompt=prompt), stacklevel=4)
 
 
 @lru_cache(maxsize=16)  # a component asks for each stream, and resolving takes 20 ms
@@ -117,9 +129,16 @@ class _FewShot:
 
     def _shown(self, sentence: Sentence, label: str) -> Iterator[tuple[str, str]]:
         """The examples for a request: the text of each, and the text with its mentions marked."""
+        if self._annotated and label not in self._annotated:
+            has = ", ".join(sorted(self._annotated))
+            warnings.warn(Warnings.W005.format(label=label, has=has), stacklevel=4)
         for example in self._pool.choose(sentence, label, self.n_examples, self.selection, self.seed):
             spans = [span for span in example.spans if span.label == label]
             yield example.sentence.text, join(mark(example.sentence, spans, self.scheme))
+
+    @cached_property
+    def _annotated(self) -> set[str]:
+        return {span.label for example in self.examples for span in example.spans}
 
     @cached_property
     def _pool(self) -> Examples:

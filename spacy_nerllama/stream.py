@@ -8,6 +8,7 @@ only the docs that fail alone are reported. Either way all come out, in order.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from spacy.tokens import Doc
 
@@ -23,7 +24,9 @@ Report = Callable[[Doc, Exception], None]
 _Outcome = tuple[Doc, Exception | None]
 
 
-def annotate(docs: Iterable[Doc], ask: Ask, vote: Vote, write: Write, report: Report) -> Iterator[Doc]:
+def annotate(
+    docs: Iterable[Doc], ask: Ask, vote: Vote, write: Write, report: Report, batch_size: int
+) -> Iterator[Doc]:
     """Annotate docs as a stream.
 
     docs: The docs. If taking one fails, that error is raised once the docs before it are out.
@@ -32,10 +35,11 @@ def annotate(docs: Iterable[Doc], ask: Ask, vote: Vote, write: Write, report: Re
         it raises before it has taken a request is no doc's fault, and is raised; so is `ModelUnavailableError`.
     write: Writes the answers to a doc's requests to it.
     report: Is told of a doc that failed, with the error. If it does not raise, the doc comes out not annotated.
+    batch_size: So many docs are taken, and given back, before others are.
     RETURNS: The docs, in order.
     """
     source = _Source(docs)
-    for doc, error in _outcomes(source, ask, vote, write):
+    for doc, error in _outcomes(source, ask, vote, write, batch_size):
         if error is not None:
             report(doc, error)
         yield doc
@@ -43,12 +47,12 @@ def annotate(docs: Iterable[Doc], ask: Ask, vote: Vote, write: Write, report: Re
         raise source.error
 
 
-def _outcomes(source: "_Source", ask: Ask, vote: Vote, write: Write) -> Iterator[_Outcome]:
+def _outcomes(source: "_Source", ask: Ask, vote: Vote, write: Write, batch_size: int) -> Iterator[_Outcome]:
     """Annotate docs; each comes with the error that it failed with, if any."""
     while not source.ended:
         waiting: deque[_Waiting] = deque()
         try:
-            yield from _in_batches(source, waiting, ask, vote, write)
+            yield from _in_batches(islice(source, batch_size), waiting, ask, vote, write)
         except ModelUnavailableError:
             raise
         except Exception:

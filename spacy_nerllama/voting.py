@@ -37,8 +37,10 @@ class Voting:
 
     def __post_init__(self) -> None:
         thresholds = self.threshold.values() if isinstance(self.threshold, dict) else [self.threshold or 0.0]
+        numbers = (self.samples or 1, self.min_mass, self.temperature, self.seed, self.agreement, *thresholds)
         if (
-            (self.samples is not None and self.samples < 1)
+            not all(isinstance(number, float | int) for number in numbers)
+            or (self.samples is not None and self.samples < 1)
             or not 0 <= self.min_mass < 1
             or not 0 < self.temperature < math.inf
             or not 0 <= self.agreement < 1

@@ -204,6 +204,24 @@ def test_an_output_that_cannot_be_written_leaves_nothing_behind(corpus: Path, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", "out.spacy"]
 
 
+def test_what_cannot_be_placed_is_left_out_and_shown(tmp_path: Path) -> None:
+    lines = "".join(f"1\t{90 + i}\t{96 + i}\tAtaxia\tDisease\n" for i in range(5))
+    path, output = tmp_path / "corpus.txt", tmp_path / "out.spacy"
+    path.write_text(f"1|t|Ataxia is rare.\n1|a|\n{lines}1\t0\t6\tAtaxia\tDisease\n")
+    code, printed = run(path, output)
+    assert (code, output.exists()) == (1, False)
+    assert "--misplaced drop" in printed
+    code, printed = run(path, output, "--misplaced", "drop")
+    assert code == 0
+    assert "another text, left out 5" in printed
+    assert printed.count("[NL130]") == 3
+    assert [ent.text for doc in read(output) for ent in doc.ents] == ["Ataxia"]
+
+
+def test_a_label_may_hold_commas() -> None:
+    assert parse_labels("T116,T123=PROTEIN, T047=DISEASE") == {"T116,T123": "PROTEIN", "T047": "DISEASE"}
+
+
 def test_convert_streams(corpus: Path) -> None:
     docs, report = convert(read_corpus(corpus), spacy.blank("en"))
     assert report.documents == 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_nerllama.corpora import Mention, read_bc2gm
+from spacy_nerllama.corpora import Mention, read_bc2gm, read_corpus
 from spacy_nerllama.corpora.bc2gm import character_span
 
 SENTENCES = "S1 The KCNH2 and  SCN5A  genes.\nS2 Nothing here.\nS3 Loss of Gal4/Gal11 protein.\n"
@@ -45,7 +45,7 @@ def test_offsets_that_miss_the_mention_by_little_are_corrected_and_counted(tmp_p
 @pytest.mark.parametrize(
     ("sentences", "mentions", "message"),
     [
-        (SENTENCES, "S1|3 7|KCNH2\nS1|16 20|SCN5A\n", r"NL102.*eval, line 2.*SCN5A"),  # behind the mention
+        (SENTENCES, "S1|3 7|KCNH2\nS1|17 21|SCN5A\n", r"NL102.*eval, line 2.*SCN5A"),  # behind the mention
         (SENTENCES, "S1|3 70|KCNH2\n", r"NL130.*eval, line 1"),  # behind the end
         (SENTENCES, "S1|7 3|KCNH2\n", r"NL130.*eval, line 1"),
         (SENTENCES, "S3|6 22|Gal\n", r"NL102.*eval, line 1"),  # twice within the offsets
@@ -59,7 +59,7 @@ def test_offsets_that_miss_the_mention_by_little_are_corrected_and_counted(tmp_p
 def test_a_broken_line_is_named(tmp_path: Path, sentences: str, mentions: str, message: str) -> None:
     path = write(tmp_path, sentences, mentions)
     with pytest.raises(ValueError, match=message):
-        list(read_bc2gm(path))
+        list(read_corpus(path, "bc2gm"))
 
 
 @given(st.text(st.sampled_from("aB1 \t\u00a0\u03b1-"), min_size=1), st.data())

@@ -90,7 +90,7 @@ def test_parquet_keeps_class_labels(tmp_path: Path) -> None:
 def test_a_broken_row_is_named(tmp_path: Path, rows: dict[str, list], message: str) -> None:
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "broken")
     with pytest.raises(ValueError, match=message):
-        list(read_hf(tmp_path / "broken"))
+        list(read_corpus(tmp_path / "broken", "hf"))
 
 
 def test_a_dataset_that_cannot_be_read_is_a_clear_error(tmp_path: Path) -> None:

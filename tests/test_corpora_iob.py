@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_nerllama.corpora import Document, Mention, detect_format, read_iob
+from spacy_nerllama.corpora import Document, Mention, detect_format, read_corpus, read_iob
 
 
 def write(folder: Path, content: str) -> Path:
@@ -88,6 +88,21 @@ def test_a_token_may_be_or_hold_white_space_of_unicode(tmp_path: Path, space: st
         assert document.words == tuple(word for word, _ in rows)
         assert [mention.text for mention in document.mentions] == [" ".join(document.words)]
     assert detect_format(write(tmp_path, f"b{space}c\tB-X\n")) == "iob"
+
+
+def test_columns_may_be_parted_by_spaces(tmp_path: Path) -> None:
+    content = "-DOCSTART- -X- O O\n\nRare JJ B-NP O\nataxia NN I-NP B-X\n. . O O\n\nNone NN B-NP O\n"
+    first, second = read_corpus(write(tmp_path, content))
+    assert first.mentions == (Mention(5, 11, "X", "ataxia"),)
+    assert second.text == "None"
+    with pytest.raises(ValueError, match="NL125"):
+        detect_format(write(tmp_path, "Hepatitis B\n"))
+
+
+def test_headers_and_comments_are_no_tokens(tmp_path: Path) -> None:
+    """As in JNLPBA and in CoNLL-U."""
+    content = "###MEDLINE:95369245\n\nIL-2\tB-DNA\ngene\tI-DNA\n# id = 2\n#\tO\n# comment\nx\tO\n"
+    assert [document.text for document in read_corpus(write(tmp_path, content))] == ["IL-2 gene", "#", "x"]
 
 
 def test_nothing_goes_on_after_its_end_and_an_end_may_be_missing(tmp_path: Path) -> None:

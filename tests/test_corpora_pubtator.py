@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_nerllama.corpora import Document, Mention, Passage, read_pubtator, write_pubtator
+from spacy_nerllama.corpora import Document, Mention, Passage, read_corpus, read_pubtator, write_pubtator
 
 FILE = """
 1|t|Aspirin for migraine.
@@ -91,7 +91,36 @@ HEAD = "1|t|Ataxia is rare.\n1|a|Very.\n"
 def test_a_broken_line_is_named(tmp_path: Path, content: str | bytes, line: int, code: str) -> None:
     path = write(tmp_path, content)
     with pytest.raises(ValueError, match=rf"\[{code}\] .*corpus\.txt, line {line}\b"):
-        list(read_pubtator(path))
+        list(read_corpus(path, "pubtator"))
+
+
+@pytest.mark.parametrize(("start", "end"), [(10, 14), (18, 22), (15, 19), (19, 23)])
+def test_a_mention_that_is_near_is_found(tmp_path: Path, start: int, end: int) -> None:
+    """tmVar's corpus has some that are shifted by their whole length."""
+    path = tmp_path / "corpus.txt"
+    path.write_text(f"1|t|A title about G12V, rest\n1|a|\n1\t{start}\t{end}\tG12V\tMutation\n")
+    (document,) = read_corpus(path)
+    assert (document.mentions, document.corrected) == ((Mention(14, 18, "Mutation", "G12V"),), 1)
+
+
+def test_the_nearest_of_several_is_meant_and_one_may_be_behind_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text("1|t|G12V/G12V here\n1|a|aspirin\n1\t6\t10\tG12V\tM\n1\t16\t23\taspirin\tC\n")
+    (document,) = read_corpus(path)
+    assert [(mention.start, mention.end) for mention in document.mentions] == [(5, 9), (15, 22)]
+    path.write_text("1|t|G12V G12V here\n1|a|\n1\t2\t7\tG12V\tM\n")
+    with pytest.raises(ValueError, match="NL102"):
+        list(read_corpus(path))
+
+
+def test_what_cannot_be_placed_may_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text(f"{HEAD}1\t7\t13\tAtaxia\tDisease\n1\t0\t6\tAtaxia\tDisease\n1\t90\t96\tAtaxia\tDisease\n")
+    (document,) = read_corpus(path, misplaced="drop")
+    assert document.mentions == (Mention(0, 6, "Disease", "Ataxia"),)
+    assert [message[:7] for message in document.misplaced] == ["[NL102]", "[NL130]"]
+    with pytest.raises(ValueError, match="NL128"):
+        read_corpus(path, misplaced="skip")
 
 
 def test_case_and_unicode_form_of_a_mention_are_those_of_the_text(tmp_path: Path) -> None:

@@ -168,6 +168,23 @@ def test_a_base_that_is_not_there(name: str) -> None:
         votes(Llama(name))
 
 
+def test_what_is_no_base_is_named(tmp_path: Path) -> None:
+    for name in ("", " "):
+        with pytest.raises(OSError, match=r"\[NL(042|177)\]"):
+            load_base(name)
+    (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
+    with pytest.raises(ValueError, match=rf"\[NL177\] .*{tmp_path.name}"):
+        load_base(str(tmp_path))
+
+
+def test_a_device_that_is_not_there_is_its_own_models_fault(own_base: Path) -> None:
+    absent = tiny_llama(own_base, device="gpu")
+    with pytest.raises(ValueError, match=r"\[NL168\]"):
+        votes(absent)
+    assert votes(tiny_llama(own_base))
+    del absent
+
+
 @pytest.mark.parametrize("name", ["/no/such/adapter", "./no-such-adapter", "no-such-adapter"])
 def test_an_adapter_that_is_not_there(tiny_base: Path, name: str) -> None:
     model = tiny_llama(tiny_base, adapter=name)

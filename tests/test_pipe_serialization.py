@@ -90,6 +90,7 @@ def through_bytes(ner: NerLlama, other: NerLlama, tmp_path: Path, **exclude: Any
     return other.from_bytes(ner.to_bytes(**exclude), **exclude)
 
 
+@pytest.mark.filterwarnings("ignore:.*NLW004")
 @pytest.mark.parametrize("through", [through_disk, through_bytes])
 def test_what_was_changed_travels(nlp: Language, tmp_path: Path, through: Callable) -> None:
     ner = nlp.get_pipe("nerllama_ner")

@@ -86,7 +86,8 @@ def test_paper_is_the_papers_to_the_letter() -> None:
 def test_paper_shows_only_the_labels_mentions() -> None:
     own = PaperPrompt(EXAMPLES[:1])(Request(sentence("No ataxia ."), DISEASE)).own
     assert "Output:\nCase 0 had @@ataxia## .\n" in own
-    own = PaperPrompt(EXAMPLES[:1])(Request(sentence("No ataxia ."), (("GENE", "gene"),))).own
+    with pytest.warns(UserWarning, match=r"\[NLW005\].*mention of GENE.*has mentions of: DISEASE, OTHER"):
+        own = PaperPrompt(EXAMPLES[:1])(Request(sentence("No ataxia ."), (("GENE", "gene"),))).own
     assert "Output:\nCase 0 had ataxia .\n" in own
 
 
@@ -110,7 +111,7 @@ def test_paper_never_shows_the_sentence_itself(i: int, n_examples: int, seed: in
 
 def test_paper_draws_depend_on_seed_sentence_and_label_alone() -> None:
     requests = [
-        Request(sentence(f"Ataxia {i} ."), (label,)) for i in range(5) for label in [*DISEASE, ("GENE", "g")]
+        Request(sentence(f"Ataxia {i} ."), (label,)) for i in range(5) for label in [*DISEASE, ("OTHER", "o")]
     ]
     first = [tuple(shown(PaperPrompt(EXAMPLES, seed=1)(request).own)) for request in requests]
     again = [tuple(shown(PaperPrompt(EXAMPLES, seed=1)(request).own)) for request in reversed(requests)]

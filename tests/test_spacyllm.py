@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any, Iterable  # noqa: UP035 (as spacy-llm reads them)
@@ -15,6 +16,7 @@ from spacy.training import Example
 from spacy_llm.models.rest.noop import NoOpModel
 from spacy_llm.registry import registry
 
+from spacy_nerllama.models.adapter import Adapter
 from spacy_nerllama.models.spacyllm import BATCH_SIZE, SpacyLLM, as_model
 from spacy_nerllama.models.texts import TextModel
 from spacy_nerllama.prompts import CompactPrompt, InstructPrompt
@@ -230,6 +232,18 @@ def test_the_local_model_under_llm_is_that_under_our_component(tiny_config: dict
         for doc, votes in zip(nlp.pipe(TEXTS), expected, strict=True):
             assert [x[:3] for x in scored(doc)] == [x[:3] for x in votes]
             assert [x[3] for x in scored(doc)] == pytest.approx([x[3] for x in votes], abs=1e-4)
+
+
+def test_the_prompt_of_the_adapter_has_to_be_asked_for(
+    tmp_path: Path, tiny_config: dict[str, Any], tiny_adapter: Path
+) -> None:
+    adapter = Adapter.from_folder(tiny_adapter)
+    trained = {**adapter.meta, "prompt": {"@misc": "nerllama.CompactPrompt.v1"}}
+    replace(adapter, meta=trained).to_folder(tmp_path / "adapter")
+    model = {"@llm_models": "nerllama.Llama.v1", **tiny_config["model"], "adapter": str(tmp_path / "adapter")}
+    nlp = llm(model, task={"@llm_tasks": "nerllama.NER.v1", "labels": {"DISEASE": "disease"}})
+    with pytest.warns(UserWarning, match=r"\[NLW003\] llm: .*CompactPrompt.* asked with InstructPrompt"):
+        nlp("Ataxia.")
 
 
 def test_recorded_responses_under_llm(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`python -m spacy nerllama convert`: a corpus -> a `.spacy` file, and a report of what did not fit."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
-    from ..corpora import Document, Misaligned, Report
+    from ..corpora import Document, Misaligned, Misplaced, Report
 
 FORMAT_HELP = "pubtator, bioc, bc2gm, iob, brat, mark, jsonl, hf (Hugging Face dataset), or auto: recognised"
 LABELS_HELP = (
@@ -27,8 +28,13 @@ MISALIGNED_HELP = (
     "What to do with mentions that do not fall on token boundaries: snap them to whole tokens, or drop them. "
     "Both are counted"
 )
+MISPLACED_HELP = (
+    "What to do with mentions whose offsets give another text, and do not miss it by little: error (nothing is "
+    "written), or drop them; they are counted, and the first are shown"
+)
 TOKENIZER_HELP = "spacy: the tokenizer of the language; bio: nerllama.BioTokenizer.v1, which cuts biomedical words"
 SENTENCES_HELP = "One doc a sentence, instead of one a document"
+MAX_SHOWN = 3  # mentions that were left out
 _SEPARATORS = {"tab": "\t", "space": None}
 _TOKENIZERS: dict[str, dict[str, Any]] = {
     "spacy": {},
@@ -43,6 +49,7 @@ def convert_cli(
     labels: Annotated[str | None, Opt("--labels", help=LABELS_HELP)] = None,
     label: Annotated[str | None, Opt("--label", help=LABEL_HELP)] = None,
     misaligned: Annotated[str, Opt("--misaligned", help=MISALIGNED_HELP)] = "snap",
+    misplaced: Annotated[str, Opt("--misplaced", help=MISPLACED_HELP)] = "error",
     split_sentences: Annotated[bool, Opt("--split-sentences", help=SENTENCES_HELP)] = False,
     lang: Annotated[str, Opt("--lang", "-l", help="Language whose tokenizer is used")] = "en",
     tokenizer: Annotated[str, Opt("--tokenizer", help=TOKENIZER_HELP)] = "spacy",
@@ -79,9 +86,11 @@ def convert_cli(
             columns=(_column(token_column), _column(tag_column)),
             separator=_choice("--separator", separator, _SEPARATORS),
             split=split,
+            misplaced=cast("Misplaced", misplaced),  # it checks it
         )
+        wrong = list[str]()
         docs, report = convert(
-            documents,
+            _noting(documents, wrong),
             spacy.blank(lang, config=_choice("--tokenizer", tokenizer, _TOKENIZERS)),
             labels=None if labels is None else parse_labels(labels),
             misaligned=cast("Misaligned", misaligned),  # convert checks it
@@ -96,6 +105,8 @@ def convert_cli(
     except (ValueError, OSError, ImportError) as error:
         msg.fail(f"Nothing was written to {output_path}", str(error), exits=1)
     msg.table(report.rows(), header=(input_path.name, "count"), aligns=("l", "r"), divider=True, max_col=60)
+    for message in wrong[:MAX_SHOWN]:
+        msg.warn("Left out", message)
     if not report.documents:
         left_out = f" after the first {skip}, which --skip leaves out" if skip else ""
         msg.warn(f"{input_path} holds no documents{left_out}")
@@ -107,6 +118,13 @@ def convert_cli(
             "the file with what docs/corpora.md says is read of its format"
         )
     msg.good(f"Wrote {report.documents} documents to {output_path}")
+
+
+def _noting(documents: Iterable["Document"], wrong: list[str]) -> Iterator["Document"]:
+    """Pass documents on, and note what is wrong with mentions of them that were left out."""
+    for document in documents:
+        wrong += document.misplaced[: MAX_SHOWN - len(wrong)] if len(wrong) < MAX_SHOWN else ()
+        yield document
 
 
 def convert(
@@ -163,17 +181,22 @@ def _column(number: int) -> int:
 
 
 def parse_labels(labels: str) -> dict[str, str]:
-    """Read `Chemical=CHEMICAL,Disease=DISEASE` as a dict.
+    """Read `Chemical=CHEMICAL,Disease=DISEASE` as a dict. A label of the corpus may hold commas: `T116,T123=GENE`.
 
     RAISES: ValueError for anything else, or a label of the corpus that is there twice.
     """
     mapping: dict[str, str] = {}
-    for pair in labels.split(","):
-        theirs, _, ours = (side.strip() for side in pair.partition("="))
-        if not theirs or not ours or "=" in ours or theirs in mapping:
+    for pair in _PAIR.finditer(labels):
+        theirs, ours = (side.strip() for side in pair.groups())
+        if not theirs or not ours or theirs in mapping:
             raise ValueError(Errors.E112.format(labels=labels))
         mapping[theirs] = ours
+    if "".join(pair[0] for pair in _PAIR.finditer(labels)) != labels or not mapping or labels.endswith(","):
+        raise ValueError(Errors.E112.format(labels=labels))
     return mapping
+
+
+_PAIR = re.compile(r"([^=]+)=([^=,]+)(?:,|$)")
 
 
 def write_docs(docs: Iterable["Doc"], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from spacy.tokens import Doc
 
@@ -10,7 +11,7 @@ from .bc2gm import read_bc2gm
 from .bioc import read_bioc, write_bioc
 from .brat import read_brat, write_brat
 from .detect import detect_format
-from .docs import Misaligned, Report, sentence_docs, to_doc, to_documents
+from .docs import Misaligned, Misplaced, Report, sentence_docs, to_doc, to_documents
 from .documents import Document, Mention, Passage
 from .hf import read_hf
 from .iob import read_iob
@@ -27,6 +28,7 @@ __all__ = [
     "Document",
     "Mention",
     "Misaligned",
+    "Misplaced",
     "Passage",
     "Report",
     "detect_format",
@@ -59,6 +61,7 @@ def read_corpus(
     separator: str | None = "\t",
     split: str | None = None,
     mentions: bool = True,
+    misplaced: Misplaced = "error",
 ) -> Iterator[Document]:
     """Stream the documents of a corpus.
 
@@ -70,29 +73,43 @@ def read_corpus(
     split: As `read_hf` takes it.
     mentions: Whether to read mentions. Without, nothing can be wrong with them, but in formats that have them in
         the text (`iob`, `mark`, and `hf` with tags) they are read all the same.
+    misplaced: What to do about a mention whose offsets give another text, or none, and do not miss it by little:
+        "error", or "drop" it, as the readers of the formats do (see `Document.misplaced`).
     RAISES: ValueError for an unknown format or broken content; FileNotFoundError.
     """
     if format not in FORMATS:
         raise ValueError(Errors.E110.format(format=format, formats=", ".join(FORMATS)))
+    if misplaced not in get_args(Misplaced):
+        raise ValueError(Errors.E128.format(what="misplaced", choices="error or drop", value=misplaced))
     if format == "auto":
         format = detect_format(path)
-    if format == "hf":
-        return read_hf(path, label, split, mentions)
-    if not (Path(path).is_file() or (format == "brat" and Path(path).is_dir())):
+    if format != "hf" and not (Path(path).is_file() or (format == "brat" and Path(path).is_dir())):
         raise FileNotFoundError(Errors.E111.format(path=path))
+    documents: Iterator[Document]
     match format:
         case "pubtator":
-            return read_pubtator(path, mentions)
+            documents = read_pubtator(path, mentions)
         case "bc2gm":
-            return read_bc2gm(path, mentions=mentions)
+            documents = read_bc2gm(path, mentions=mentions)
         case "brat":
-            return read_brat(path, mentions)
+            documents = read_brat(path, mentions)
         case "iob":
-            return read_iob(path, label, columns=columns, separator=separator)
+            documents = read_iob(path, label, columns=columns, separator=separator)
         case "mark":
-            return read_mark(path, label)
-    labelled = {"bioc": read_bioc, "jsonl": read_jsonl}
-    return labelled[format](path, label, mentions)
+            documents = read_mark(path, label)
+        case "hf":
+            documents = read_hf(path, label, split, mentions)
+        case "bioc":
+            documents = read_bioc(path, label, mentions)
+        case _:
+            documents = read_jsonl(path, label, mentions)
+    return documents if misplaced == "drop" else map(_all_placed, documents)
+
+
+def _all_placed(document: Document) -> Document:
+    if document.misplaced:
+        raise ValueError(document.misplaced[0])
+    return document
 
 
 def write_corpus(docs: Iterable[Doc], path: str | Path, format: str) -> None:

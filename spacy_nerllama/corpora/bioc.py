@@ -112,10 +112,12 @@ def _document(fields: Any, path: Path, line: int, label: str | None, mentions: b
             _infon(annotation, "type") or label,
         )
         if pieces and name is None:
-            raise ValueError(Errors.E109.format(where=place, tag=repr(given)))
-        if pieces and not is_text(given):
+            infons = annotation.get("infons")
+            has = ", ".join(map(str, infons)) if isinstance(infons, dict) else ""
+            raise ValueError(Errors.E109.format(where=place, tag=f"{given!r} ({has})"))
+        if given is not None and not is_text(given):
             raise _broken(place, "a text")
-        found.add(pieces, name or "", given or "", place, None if own is None else found.passages[own])
+        found.add(pieces, name or "", given or None, place, None if own is None else found.passages[own])
     return found.document(id_)
 
 
@@ -153,9 +155,13 @@ def _stream_xml(path: Path) -> Iterator[tuple[int, Any]]:
     parser = expat.ParserCreate()
     tree: TreeBuilder | None = None
     line = depth = 0
+    root = ""
 
     def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal tree, line, depth
+        nonlocal tree, line, depth, root
+        root = root or name
+        if root not in ("collection", "document"):
+            raise ValueError(f"its root is <{root}>, not a <collection> of documents")
         if name == "document" and tree is None:
             tree, line = TreeBuilder(), parser.CurrentLineNumber
         if tree is not None:
@@ -180,7 +186,11 @@ def _stream_xml(path: Path) -> Iterator[tuple[int, Any]]:
     def entity(*_: object) -> None:  # a few lines of them can expand to gigabytes
         raise ValueError("it declares entities")
 
+    def skipped(name: str, _: bool) -> None:
+        raise ValueError(f"it has an entity &{name}; that it does not declare")
+
     parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.SkippedEntityHandler = skipped
     parser.CharacterDataHandler, parser.EntityDeclHandler = data, entity
     with path.open("rb") as file:
         chunk = b"-"

@@ -69,15 +69,8 @@ def check_folder(path: Path) -> None:
 
 
 def _document(path: Path, text: str, mentions: bool) -> Document:
-    documents, errors = list[Document](), list[ValueError]()
-    for each in dict.fromkeys((text, text.replace("\r\n", "\n"))):
-        try:
-            documents.append(_annotated(path, each, mentions))
-        except ValueError as error:
-            errors.append(error)
-    if not documents:
-        raise errors[0]
-    return min(documents, key=lambda document: document.corrected)
+    documents = (_annotated(path, each, mentions) for each in dict.fromkeys((text, text.replace("\r\n", "\n"))))
+    return min(documents, key=lambda document: (len(document.misplaced), document.corrected))
 
 
 def _annotated(path: Path, text: str, mentions: bool) -> Document:

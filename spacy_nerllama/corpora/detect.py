@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import Errors
 from .files import read_head
-from .iob import DOCSTART, TAG
+from .iob import TAG, is_header, split_columns
 from .pubtator import TEXT_LINE
 
 _BIOC_JSON = re.compile(r'"(?:passages|documents|PubTator3)"\s*:')
@@ -34,7 +34,8 @@ def detect_format(path: str | Path) -> str:
         found = [name for name, fits in _FILES.items() if fits(path, head)]
     if len(found) != 1:
         error = Errors.E126 if found else Errors.E125
-        raise ValueError(error.format(path=path, candidates=", ".join(found)))
+        formats = ", ".join(_FOLDERS if path.is_dir() else _FILES)
+        raise ValueError(error.format(path=path, candidates=", ".join(found), formats=formats))
     return found[0]
 
 
@@ -49,7 +50,9 @@ def _is_bioc(path: Path, head: str) -> bool:
 def _is_jsonl(path: Path, head: str) -> bool:
     start = head.lstrip()
     keys = _keys(start)
-    return "text" in keys if keys is not None else bool(_JSONL.match(start) and not _BIOC_JSON.search(head))
+    if keys is None:
+        return bool(_JSONL.match(start) and not _BIOC_JSON.search(head))
+    return "text" in keys or {"data", "label"} <= keys
 
 
 def _keys(start: str) -> set[str] | None:
@@ -68,8 +71,11 @@ def _is_pubtator(path: Path, head: str) -> bool:
 
 def _is_iob(path: Path, head: str) -> bool:
     """Whether each line, of which the last may be cut off, is a token and a tag."""
-    lines = [line.split("\t") for line in head.split("\n")[:1000] if line.strip() and line.split()[0] != DOCSTART]
-    complete = lines[:-1] if len(lines) > 1 else lines
+    separator = "\t" if "\t" in head else None
+    lines = [line for line in head.split("\n")[:1000] if line.strip() and not is_header(line)]
+    complete = [split_columns(line, separator) for line in (lines[:-1] if len(lines) > 1 else lines)]
+    if separator is None and (len(complete) < 3 or len({*map(len, complete)}) > 1):
+        return False  # a text may end in a word such as B
     return bool(complete) and all(len(line) > 1 and TAG.fullmatch(line[-1].strip()) for line in complete)
 
 

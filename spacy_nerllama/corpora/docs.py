@@ -13,6 +13,7 @@ from ..sentences import sentence_starts
 from .documents import ID, OFFSET, PASSAGES, Document, Mention, Passage
 
 Misaligned = Literal["snap", "drop"]
+Misplaced = Literal["error", "drop"]
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Report:
     duplicates: Mentions left out because an earlier one has the same place and label.
     discontinuous: Mentions in several pieces, left out.
     unplaced: Annotations without a place in the text, left out.
+    misplaced: Mentions whose offsets give another text, or none, left out.
     cut_boundaries: Sentence boundaries left out because they would have cut a mention.
     skipped: Mentions left out because no label was asked for theirs, by the label in the corpus.
     """
@@ -49,6 +51,7 @@ class Report:
     duplicates: int = 0
     discontinuous: int = 0
     unplaced: int = 0
+    misplaced: int = 0
     cut_boundaries: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 
@@ -69,6 +72,7 @@ class Report:
             ("given twice, kept once", self.duplicates),
             ("discontinuous, left out", self.discontinuous),
             ("without a place in the text, left out", self.unplaced),
+            ("offsets give another text, left out", self.misplaced),
             ("sentence boundaries left out (in a mention)", self.cut_boundaries),
             ("skipped label", self.skipped),
         ]
@@ -132,6 +136,7 @@ def to_doc(
     report.corrected += document.corrected
     report.discontinuous += document.discontinuous
     report.unplaced += document.unplaced
+    report.misplaced += len(document.misplaced)
     return doc
 
 

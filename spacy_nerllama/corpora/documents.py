@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import Errors
 
 Pieces = Sequence[tuple[int, int]]  # [start, end) of a mention, several if it is discontinuous
+MAX_SHIFT = 5  # characters by which the offsets of a mention that is elsewhere are corrected
 
 # Keys of `Doc.user_data`: the document's id, its passages, and where in the document a sentence's doc begins.
 ID, PASSAGES, OFFSET = "nerllama_id", "nerllama_passages", "nerllama_offset"
@@ -52,6 +53,7 @@ class Document:
     corrected: How many mentions were believed against their offsets (see `Annotations`).
     discontinuous: How many mentions in several pieces the reader left out.
     unplaced: How many annotations without a place in the text the reader left out.
+    misplaced: For each mention whose offsets give another text, or none, and which was left out, what is wrong.
     answer: What the annotator said to the document as a whole: "accept", "reject" or "ignore".
     """
 
@@ -64,6 +66,7 @@ class Document:
     corrected: int = 0
     discontinuous: int = 0
     unplaced: int = 0
+    misplaced: tuple[str, ...] = ()
     answer: str = "accept"
 
     @property
@@ -97,19 +100,22 @@ class Annotations:
         self.text, self.passages = text, tuple(passages)
         self.mentions = list[Mention]()
         self.corrected = self.discontinuous = self.unplaced = 0
+        self.misplaced = list[str]()
 
-    def add(self, pieces: Pieces, label: str, mention: str, where: str, passage: Passage | None = None) -> None:
-        """Add a mention, if it is in one piece.
+    def add(
+        self, pieces: Pieces, label: str, mention: str | None, where: str, passage: Passage | None = None
+    ) -> None:
+        """Add a mention, if it is in one piece, and there.
 
         Several pieces with nothing but white space between them are one, and the mention may differ from the text
         in white space, as formats of lines must change it, in case and in Unicode form. Where offsets miss the
-        mention, but it is there just once in or across them, its text is believed, and it is counted as corrected.
+        mention, but it is there just once in or across them, or nearest to them by a shift of at most `MAX_SHIFT`,
+        its text is believed, and it is counted as corrected.
 
         pieces: Where it is: characters [start, end) as the corpus file counts them; none counts as unplaced.
-        mention: What the file gives as its text.
+        mention: What the file gives as its text. None: nothing, offsets are believed.
         where: File and line, for the message.
         passage: The passage that the file has it in, if it says so.
-        RAISES: ValueError if the offsets give another text, or none.
         """
         if not pieces:
             self.unplaced += 1
@@ -120,14 +126,16 @@ class Annotations:
             self.discontinuous += 1
             return
         found = self.text[start:end] if 0 <= start < end <= len(self.text) else ""
-        if not mention.strip() or _form(found) != _form(mention):
-            places = self._places(mention, start, end) if found else []
-            if len(places) != 1:
+        if not found.strip() or (mention is not None and _form(found) != _form(mention)):
+            place = self._place(mention or "", start, end)
+            if place is None:
                 facts = {"where": where, "start": start, "end": end, "label": label}
-                if not found.strip():
-                    raise ValueError(Errors.E130.format(**facts, n=len(self.text)))
-                raise ValueError(Errors.E102.format(**facts, mention=mention, found=found))
-            start, end = places[0]
+                if found.strip():
+                    self.misplaced.append(Errors.E102.format(**facts, mention=mention, found=found))
+                else:
+                    self.misplaced.append(Errors.E130.format(**facts, n=len(self.text)))
+                return
+            start, end = place
             self.corrected += 1
         self.mentions.append(Mention(start, end, label, self.text[start:end]))
 
@@ -142,6 +150,7 @@ class Annotations:
             corrected=self.corrected,
             discontinuous=self.discontinuous,
             unplaced=self.unplaced,
+            misplaced=tuple(self.misplaced),
         )
 
     def _in_text(self, pieces: Pieces, passage: Passage | None) -> Pieces:
@@ -153,11 +162,19 @@ class Annotations:
         shift = found.start - found.offset
         return [(start + shift, end + shift) for start, end in pieces]
 
-    def _places(self, mention: str, start: int, end: int) -> list[tuple[int, int]]:
-        """Find where the mention's text is in or across the characters [start, end)."""
+    def _place(self, mention: str, start: int, end: int) -> tuple[int, int] | None:
+        """Find where a mention's text is that the characters [start, end) miss; None if that cannot be told."""
         pattern = re.compile(r"\s+".join(map(re.escape, mention.split())) or r"(?!)")
-        near = pattern.finditer(self.text, max(0, start - len(mention)), end + len(mention))
-        return [match.span() for match in near if match.start() < end and start < match.end()]
+        around = max(len(mention), MAX_SHIFT)
+        near = pattern.finditer(self.text, max(0, start - around), max(0, end) + around)
+        places = [match.span() for match in near]
+        if end - start == len(mention):
+            shifts = sorted((abs(place[0] - start), place) for place in places)
+            nearest = [place for shift, place in shifts if shift == shifts[0][0] <= MAX_SHIFT]
+            if len(nearest) == 1:
+                return nearest[0]
+        across = [place for place in places if place[0] < end <= len(self.text) and start < place[1]]
+        return across[0] if len(across) == 1 else None
 
 
 def _form(text: str) -> list[str]:

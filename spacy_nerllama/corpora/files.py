@@ -91,6 +91,8 @@ def as_offset(value: object) -> int:
     """
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**10 else -1
 
 

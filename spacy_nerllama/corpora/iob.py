@@ -9,7 +9,6 @@ from .documents import Document, Mention
 from .files import numbered_lines
 
 TAG = re.compile(r"O|([BIESLUM])(?:-(.+))?")  # End and Single of IOBES, Last and Unit of BILOU, Middle of BMES
-DOCSTART = "-DOCSTART-"
 _BEGIN, _END = "BSU", "ESLU"
 _BLANKS = re.compile("[ \t]+")  # a token may be another white space
 
@@ -25,20 +24,22 @@ def read_iob(
 
     Tags are `O`, `B-TYPE`, `I-TYPE` and so on, or bare `B` and `I`. An `I` (`M`, `E`, `L`) that continues no
     mention of its type begins one, as in the CoNLL scorer, and what a `B` begins need not have its `E` or `L`.
-    `-DOCSTART-` lines are skipped.
+    `-DOCSTART-` and `###MEDLINE:` lines and comments (`# id = 1`) are skipped.
 
     path: The file.
     label: The label of mentions whose tags name no type.
     columns: Which columns hold token and tag, from 0, or from -1 backwards.
-    separator: What separates columns; None: spaces and tabs.
+    separator: What separates columns; None: spaces and tabs. If the first line has no tab, tabs are None, too.
     RAISES: ValueError, naming file and line, for a line without a token or a tag, an unknown tag, or a bare
         tag where no label is given.
     """
     path = Path(path)
     words, tags, count = list[str](), list[tuple[str, str]](), 0
     for number, line in numbered_lines(path):
-        if line.strip() and line.split()[0] != DOCSTART:
-            word, tag = _columns(line.split(separator) if separator else _BLANKS.split(line.strip(" \t")), columns)
+        if line.strip() and not is_header(line):
+            if not (words or count or (separator and separator in line)):
+                separator = None
+            word, tag = _columns(split_columns(line, separator), columns)
             where = f"{path}, line {number}"
             if not word or not TAG.fullmatch(tag):
                 raise ValueError(Errors.E108.format(where=where, content=line[:80]))
@@ -50,6 +51,18 @@ def read_iob(
             words, tags = [], []
     if words:
         yield tagged_sentence(f"{path.stem}-{count + 1}", words, tags)
+
+
+def is_header(line: str) -> bool:
+    """Whether a line is of a file but no token: where a document begins, or a comment."""
+    if line.startswith(("-DOCSTART-", "###MEDLINE:")):
+        return True
+    return line.startswith("# ") and not TAG.fullmatch(line.split()[-1])
+
+
+def split_columns(line: str, separator: str | None) -> list[str]:
+    """Split a line into its columns, see `read_iob`."""
+    return line.split(separator) if separator else _BLANKS.split(line.strip(" \t"))
 
 
 def parse_tag(tag: str, label: str | None, where: str) -> tuple[str, str]:

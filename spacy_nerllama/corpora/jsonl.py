@@ -19,7 +19,8 @@ def read_jsonl(path: str | Path, label: str | None = None, mentions: bool = True
 
     Of each object, `text`, `spans` (with `start`, `end` and `label`), `answer` and `id` are taken; there need be
     only a text. Where there are no `spans`, `entities`, `label` or `labels` may hold lists [start, end, label], as
-    Doccano and spaCy 2 have them. Other keys, such as Prodigy's `tokens` and `meta`, are skipped.
+    Doccano has them, or objects, in which `start_offset`, `end_offset` and `type` will do. A span with a `text` of
+    its own is compared with it. Other keys, such as Prodigy's `tokens` and `meta`, are skipped.
 
     path: The file.
     label: The label of spans that have none.
@@ -56,23 +57,28 @@ def _span(mention: Mention) -> dict[str, Any]:
 
 
 def _document(fields: Any, id_: str, label: str | None, where: str, mentions: bool) -> Document:
-    if not isinstance(fields, dict) or not is_text(fields.get("text")):
+    text = fields.get("text", fields.get("data")) if isinstance(fields, dict) else None
+    if not is_text(text):
         raise ValueError(Errors.E117.format(where=where, expected="an object with a text"))
-    spans, answer = _spans(fields, where) if mentions else [], fields.get("answer", "accept")
+    spans, answer = _spans(fields, where) if mentions else [], fields.get("answer")
+    answer = "accept" if answer is None else answer
     if answer not in ANSWERS:
         raise ValueError(Errors.E117.format(where=where, expected=f"an answer of {', '.join(ANSWERS)}"))
     if not isinstance(spans, list):
         raise ValueError(Errors.E117.format(where=where, expected="a list of spans"))
-    found = Annotations(fields["text"])
+    found = Annotations(text)
     for span in spans:
         if not isinstance(span, dict):
             raise ValueError(Errors.E117.format(where=where, expected="spans that are objects"))
-        start, end, name = as_offset(span.get("start")), as_offset(span.get("end")), span.get("label") or label
+        start, end = (as_offset(span.get(key, span.get(f"{key}_offset"))) for key in ("start", "end"))
+        name = span.get("label") or span.get("type") or label
         if name is None:
-            raise ValueError(Errors.E109.format(where=where, tag=f"{start} to {end}"))
+            has = ", ".join(map(str, span))
+            raise ValueError(Errors.E109.format(where=where, tag=f"{start} to {end} ({has})"))
         if start < 0 or end < 0 or not is_text(name):
             raise ValueError(Errors.E117.format(where=where, expected="spans with start, end and label"))
-        found.add([(start, end)], name, found.text[start:end], where)
+        own = span.get("text")
+        found.add([(start, end)], name, own if is_text(own) and own.strip() else None, where)
     return replace(found.document(as_id(fields.get("id")) or id_), answer=answer)
 
 
@@ -84,8 +90,10 @@ def _spans(fields: dict[str, Any], where: str) -> Any:
         rows = fields.get(key)
         if not isinstance(rows, list) or not any(isinstance(row, (list, dict)) for row in rows):
             continue  # a class of the whole text
+        if all(isinstance(row, dict) for row in rows):
+            return rows
         if not all(isinstance(row, list) and len(row) == 3 for row in rows):
-            expected = f"spans, be they empty, or {key!r} to be a list of [start, end, label]"
+            expected = f"spans, be they empty, or {key!r} to be a list of [start, end, label] or of such objects"
             raise ValueError(Errors.E117.format(where=where, expected=expected))
         return [dict(zip(("start", "end", "label"), row, strict=True)) for row in rows]
     return []

@@ -43,6 +43,8 @@ def read_docs(path: Path, vocab: Vocab) -> list[Doc]:
     """
     if not path.exists():
         raise FileNotFoundError(Errors.E064.format(path=path))
+    if path.is_file() and path.suffix != FILE_TYPE:
+        raise ValueError(Errors.E090.format(path=path, reason="its name does not end in .spacy"))
     try:
         docs = list(Corpus(path).read_docbin(vocab, walk_corpus(path, FILE_TYPE)))
     except (ValueError, KeyError, TypeError) as error:  # spaCy's, msgpack's, and of content that is another's

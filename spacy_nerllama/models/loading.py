@@ -4,6 +4,8 @@ import copy
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from transformers import (
     GgufConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging as transformers_logging
 
 from ..base import BUNDLED, bundled_base, data_folder
 from ..corpora.files import replacing
@@ -42,7 +45,8 @@ def load_base(
     dtype: What the model computes in. "auto": bfloat16 where the hardware has it, else float32.
     device: A torch device. "auto": the first CUDA GPU if there is one, else the CPU.
     RETURNS: The model in evaluation mode, its weights frozen, and its tokenizer.
-    RAISES: FileNotFoundError if the bundled base was not downloaded, or a path does not exist.
+    RAISES: FileNotFoundError if the bundled base was not downloaded, or a path does not exist; OSError or
+        ValueError if it cannot be had from the hub, or is no causal language model.
     """
     where = resolve_device(device)
     check_device(where, quantization)
@@ -56,10 +60,29 @@ def load_base(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=kind,
         )
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, device_map={"": where}, **config)
+    try:
+        with _without_bar(name is None):
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, device_map={"": where}, **config)
+    except (OSError, ValueError) as error:  # the hub's errors are among these
+        kind_of_error = OSError if isinstance(error, OSError) else ValueError
+        reason = str(error).strip().split("\n")[0]
+        raise kind_of_error(Errors.E177.format(name=folder, reason=reason)) from error
     keep_unpacked(model, fitting=False)
     model.requires_grad_(False)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+@contextmanager
+def _without_bar(without: bool) -> Iterator[None]:
+    """Keep transformers from showing how it loads, where that takes a second."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    if without:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if without and shown:
+            transformers_logging.enable_progress_bar()
 
 
 def load_tokenizer(name: str | None) -> Any:
@@ -75,11 +98,10 @@ def load_config(name: str | None) -> Any:
 def base_key(name: str | None, quantization: Quantization | None, dtype: DType, device: str) -> tuple[Any, ...]:
     """Give what tells bases apart, whatever way their settings are written. No file is read.
 
-    RETURNS: The path (or hub name), the name, size and time of each file, the quantisation, dtype and device.
-    RAISES: ValueError if the device is not there.
+    RETURNS: The path (or hub name), the name, size and time of each file, the quantisation, dtype and device,
+        which need not be there.
     """
     where = resolve_device(device)
-    check_device(where)
     path = BUNDLED.path if name is None else Path(name).expanduser()
     files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
     stats = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
@@ -152,7 +174,8 @@ def resolve_dtype(dtype: DType, device: str) -> torch.dtype:
     if dtype != "auto":
         return getattr(torch, dtype)
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        there = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if there else torch.float32
     # Without the instructions bfloat16 is emulated, an order of magnitude slower than float32.
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
@@ -167,9 +190,9 @@ def _folder(name: str | None) -> str:
         if not path.is_file():
             raise FileNotFoundError(Errors.E042.format(path=path))
         return str(_converted(path))
-    if path.is_dir():
+    if path.is_dir() and name:
         return str(path)
-    if path.is_absolute() or name.startswith((".", "~")):
+    if not name or path.is_absolute() or name.startswith((".", "~")):
         raise FileNotFoundError(Errors.E042.format(path=path))
     return name
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Iterable  # noqa: UP035
 
 from ..errors import Errors
-from ..prompts import Prompt, PromptText
+from ..prompts import Prompt, PromptText, warn_of_other_prompt
 from ..requests import Request
 from ..voting import Voting
 
@@ -57,6 +57,7 @@ class MarksTasks:
         if not asked:
             return docs
         settings = next(iter(asked.values())).settings
+        warn_of_other_prompt("llm", settings[0], getattr(self, "meta", {}))
         votes = {}
         answers = self.vote((prompt.request for prompt in asked.values()), *settings)
         for key, answer in zip(asked, answers, strict=True):
