@@ -273,7 +273,8 @@ class NerLlama(Pipe):
             raise ValueError(Errors.E051.format(name=self.name))
         scheme = self._scheme(labels)
         for label in labels:
-            self.vocab.strings.add(label, allow_transient=False)  # entities may outlive a memory zone
+            # Entities may outlive a memory zone. (The stubs of spaCy 3.8 lack the argument.)
+            self.vocab.strings.add(label, allow_transient=False)  # type: ignore[call-arg]
         self._check_settings(labels)
         answers = self.model.answers if isinstance(self.model, Selective) else None
         return lambda doc: doc_requests(doc, labels, scheme.tells_labels, answers)

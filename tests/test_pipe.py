@@ -417,7 +417,8 @@ def test_labels_outlive_a_memory_zone(nlp: Language) -> None:
     fresh = spacy.blank("en")
     fresh.add_pipe("nerllama_ner", source=nlp)
     with fresh.memory_zone():
-        labels = [span.label for span in fresh(TEXTS[0]).spans["nerllama"]]
+        doc = fresh(TEXTS[0])
+        labels = [span.label for span in doc.spans["nerllama"]]
     assert labels
     assert {fresh.vocab.strings[label] for label in labels} <= set(LABELS)
 
