@@ -272,9 +272,6 @@ class NerLlama(Pipe):
         if not labels:
             raise ValueError(Errors.E051.format(name=self.name))
         scheme = self._scheme(labels)
-        for label in labels:
-            # Entities may outlive a memory zone. (The stubs of spaCy 3.8 lack the argument.)
-            self.vocab.strings.add(label, allow_transient=False)  # type: ignore[call-arg]
         self._check_settings(labels)
         answers = self.model.answers if isinstance(self.model, Selective) else None
         return lambda doc: doc_requests(doc, labels, scheme.tells_labels, answers)
@@ -331,6 +328,8 @@ class NerLlama(Pipe):
         adapter = self.model.meta.get("thresholds", {})
         thresholds = {label: self.voting.threshold_of(label, adapter) for label in self.labels}
         for doc, scored in zip(docs, votes, strict=True):
+            for label in thresholds:  # they outlive a memory zone (the stubs of spaCy 3.8 lack the argument)
+                doc.vocab.strings.add(label, allow_transient=False)  # type: ignore[call-arg]
             write_votes(doc, scored, thresholds, self.spans_key, self.overwrite_ents)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
