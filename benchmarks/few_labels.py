@@ -21,7 +21,7 @@ from accuracy import REFERENCE, Result, alone, evaluate, f1_cell, gold_docs, mar
 from peers import ENCODER, PEERS
 from spacy.tokens import DocBin
 
-from spacy_nerllama.corpora.files import replacing
+from spacy_nerllama.files import replacing
 
 CORPUS, UNSEEN = "NCBI-disease", "BC5CDR-disease"
 SYSTEMS = [REFERENCE, *PEERS]

@@ -77,6 +77,12 @@ def settle_votes(doc: Doc) -> Doc:
     return doc
 
 
+def remove_votes(doc: Doc) -> None:
+    """Take the groups with votes out of a doc, in place."""
+    for key in [key for key, group in doc.spans.items() if group.attrs.get(_OURS)]:
+        del doc.spans[key]
+
+
 def _write_group(doc: Doc, spans_key: str, candidates: Mapping[TokenSpan, _Candidate]) -> None:
     ordered = sorted(candidates.items())
     group = SpanGroup(doc, name=spans_key, spans=[Span(doc, *span) for span, _ in ordered])

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .base import BUNDLED
+from .prompts import DEFAULT_PROMPT
 
 CARD = "README.md"
 TAGS = ["token-classification", "named-entity-recognition", "biomedical", "spacy", "spacy-nerllama"]
-DEFAULT_PROMPT = {"@misc": "nerllama.CompactPrompt.v1"}
 _HUB_NAMES = {BUNDLED.name: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 

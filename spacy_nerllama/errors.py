@@ -158,7 +158,6 @@ class Errors:
         "another name for it."
     )
 
-    # Recorded responses: NL080-NL089
     E077 = (
         "[NL077] INPUT and OUTPUT are both {path}: annotations would replace what was annotated. Choose another "
         "name for OUTPUT."
@@ -168,6 +167,8 @@ class Errors:
         "[NL079] {path} cannot be read as it is: {reason}\nWhat has to be chosen or left out, `convert` can: "
         "write a .spacy file with python -m spacy nerllama convert, and annotate that."
     )
+
+    # Recorded responses: NL080-NL089
     E080 = (
         "[NL080] There is no file of recorded responses {path}. Check the setting `path` of the model "
         "nerllama.Replay.v1."
@@ -371,19 +372,19 @@ class Errors:
         "[NL174] The component {name} would learn nothing: its labels are {labels}, and the examples annotate "
         "{has}. Give both the same names."
     )
-    E177 = (
-        "[NL177] The base model {name} cannot be loaded: {reason}. The setting `name` takes a folder, a .gguf "
-        "file or a hub name such as owner/model, of a causal language model that transformers knows."
-    )
-    E176 = (
-        "[NL176] {name}: the setting {setting} is {value!r}. It must be a block such as "
-        '{setting} = {{"@misc": "{expected}"}}, with the settings of that.'
-    )
     E175 = (
         "[NL175] A config cannot hold {label!r} = {value!r}: it would not come back when the pipeline is read. "
         "There, a label may not have `:`, `=`, a line break or white space at its edges, nor begin with `#`, `;`"
         " or `[`, and a value may not have `$`. Add such a label with nlp.get_pipe(...).add_label(label, "
         "description), or let the adapter bring it."
+    )
+    E176 = (
+        "[NL176] {name}: the setting {setting} is {value!r}. It must be a block such as "
+        '{setting} = {{"@misc": "{expected}"}}, with the settings of that.'
+    )
+    E177 = (
+        "[NL177] The base model {name} cannot be loaded: {reason}. The setting `name` takes a folder, a .gguf "
+        "file or a hub name such as owner/model, of a causal language model that transformers knows."
     )
 
     # Served engines: NL180-NL189
@@ -538,6 +539,14 @@ class Errors:
 
 class ModelUnavailableError(ConnectionError):
     """A model answers no more. That is no doc's fault: it ends a run, instead of failing each doc of it."""
+
+
+class NotStartedError(ModelUnavailableError):
+    """What a model raised, `reason`, before it took a request of those that had been handed on to it."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 class NotTunedError(RuntimeError):

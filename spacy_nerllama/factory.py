@@ -11,6 +11,7 @@ from .labels import check_configurable
 from .models.cache import Cache
 from .models.spacyllm import as_model
 from .pipe import NerLlama
+from .prompts import DEFAULT_PROMPT
 from .updating import Updating
 from .voting import Voting
 
@@ -27,7 +28,7 @@ DEFAULT_CONFIG = {
         "dtype": "auto",
         "device": "auto",
     },
-    "prompt": {"@misc": "nerllama.CompactPrompt.v1"},
+    "prompt": DEFAULT_PROMPT,
     "voting": {
         "@misc": "nerllama.Voting.v1",
         "samples": None,
@@ -68,14 +69,13 @@ def make_nerllama_ner(
     RAISES: ValueError for settings out of range or of another kind, and for labels that a saved config would not
         give back.
     """
-    for setting, value, fits in (
-        ("prompt", prompt, callable(prompt)),
-        ("voting", voting, isinstance(voting, Voting)),
-        ("cache", cache, isinstance(cache, Cache | None)),
-        ("updating", updating, isinstance(updating, Updating | None)),
+    for setting, value, fits, expected in (
+        ("prompt", prompt, callable(prompt), "nerllama.CompactPrompt.v1"),
+        ("voting", voting, isinstance(voting, Voting), "nerllama.Voting.v1"),
+        ("cache", cache, isinstance(cache, Cache | None), "nerllama.Cache.v1"),
+        ("updating", updating, isinstance(updating, Updating | None), "nerllama.Updating.v1"),
     ):
         if not fits:
-            expected = f"nerllama.{setting.capitalize() if setting != 'prompt' else 'CompactPrompt'}.v1"
             raise ValueError(Errors.E176.format(name=name, setting=setting, value=value, expected=expected))
     check_configurable(labels or {})
     check_configurable(voting.threshold if isinstance(voting.threshold, dict) else {})

@@ -119,6 +119,7 @@ class NerLlama(Pipe):
         RETURNS (int): 1 if the label is new, 0 if not.
         RAISES (ValueError): A new label has no description.
         """
+        self._bring_labels()
         known = self.label_data
         self._labels = known | check_labels({label: description or known.get(label)})
         return int(label not in known)

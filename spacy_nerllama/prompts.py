@@ -84,6 +84,10 @@ class CompactPrompt:
         return PromptText(request.sentence.text, f"\nMark {descriptions}:\n")
 
 
+DEFAULT_PROMPT = {"@misc": "nerllama.CompactPrompt.v1"}
+"""The prompt of a component, a recipe and an adapter that name none, as a config has it."""
+
+
 @dataclass(frozen=True)
 class MultiTaskPrompt(CompactPrompt):
     """The compact prompt for all labels in one reading. Registered as `nerllama.MultiTaskPrompt.v1`.

@@ -71,18 +71,20 @@ def doc_sentences(doc: Doc) -> Iterator[tuple[int, Sentence]]:
     White-space tokens at the edges of a sentence are left out, and so are sentences of nothing else.
     """
     for start, end in sentence_spans(doc):
-        yield from _sentence(doc, start, end)
+        if found := _sentence(doc, start, end):
+            yield found
 
 
-def _sentence(doc: Doc, start: int, end: int) -> Iterator[tuple[int, Sentence]]:
+def _sentence(doc: Doc, start: int, end: int) -> tuple[int, Sentence] | None:
     # Not `token.is_space`, which a bare `Vocab`, as docs are read from a DocBin with, does not know.
     while start < end and doc[start].text.isspace():
         start += 1
     while start < end and doc[end - 1].text.isspace():
         end -= 1
-    if start < end:
-        tokens = doc[start:end]
-        yield start, Sentence(tuple(t.text for t in tokens), tuple(bool(t.whitespace_) for t in tokens))
+    if start == end:
+        return None
+    tokens = doc[start:end]
+    return start, Sentence(tuple(t.text for t in tokens), tuple(bool(t.whitespace_) for t in tokens))
 
 
 def doc_requests(
@@ -102,15 +104,21 @@ def doc_requests(
         follow each other.
     """
     asked = [tuple(labels.items())] if together and labels else [(label,) for label in labels.items()]
-    if answers:
-        for start, text in _sentence(doc, 0, len(doc)):
-            whole = [each for each in asked if answers(Request(text, each))]
-            if together and not whole:
-                whole = [(label,) for label in labels.items() if answers(Request(text, (label,)))]
-            yield from ((start, Request(text, each)) for each in whole)
-            found = {label for each in whole for label in each}
-            rest = (tuple(label for label in each if label not in found) for each in asked)
-            asked = [each for each in rest if each]
+    if answers and (found := _sentence(doc, 0, len(doc))):
+        start, text = found
+        whole = _at_hand(text, asked, answers)
+        yield from ((start, Request(text, each)) for each in whole)
+        done = {label for each in whole for label in each}
+        rest = (tuple(label for label in each if label not in done) for each in asked)
+        asked = [each for each in rest if each]
     for start, sentence in doc_sentences(doc):
         for each in asked:
             yield start, Request(sentence, each)
+
+
+def _at_hand(
+    text: Sentence, asked: list[tuple[tuple[str, str], ...]], answers: Callable[[Request], bool]
+) -> list[tuple[tuple[str, str], ...]]:
+    """Give what is asked for that has an answer to the whole text: groups of labels, else single ones of them."""
+    whole = [each for each in asked if answers(Request(text, each))]
+    return whole or [(label,) for each in asked for label in each if answers(Request(text, (label,)))]

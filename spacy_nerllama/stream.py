@@ -13,7 +13,7 @@ from itertools import islice
 from spacy.tokens import Doc
 
 from .agreement import Answered
-from .errors import ModelUnavailableError
+from .errors import ModelUnavailableError, NotStartedError
 from .requests import Request
 from .voting import Votes
 
@@ -39,10 +39,13 @@ def annotate(
     RETURNS: The docs, in order.
     """
     source = _Source(docs)
-    for doc, error in _outcomes(source, ask, vote, write, batch_size):
-        if error is not None:
-            report(doc, error)
-        yield doc
+    try:
+        for doc, error in _outcomes(source, ask, vote, write, batch_size):
+            if error is not None:
+                report(doc, error)
+            yield doc
+    except NotStartedError as error:
+        raise error.reason from None
     if source.error is not None:
         raise source.error
 

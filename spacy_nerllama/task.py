@@ -115,10 +115,10 @@ class NerTask:
         shards: The docs, as `generate_prompts` gave them.
         responses: The responses to the prompts of each doc: texts, or the votes of a model of ours.
         RETURNS: The docs, which are changed in place.
-        RAISES: ValueError if there is not one response to each prompt.
+        RAISES: ValueError if there is not one response to each prompt of each doc.
         """
         ner, ask = self._ner, self._ner.asks()
-        for (doc,), given in zip(shards, responses, strict=False):
+        for (doc,), given in zip(shards, responses, strict=True):
             asked = list(ask(doc))
             votes = _votes([request for _, request in asked], list(given), ner.prompt, ner.voting)
             ner.write_answers(doc, (Answered(*each, found) for each, found in zip(asked, votes, strict=True)))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from spacy.lang.char_classes import ALPHA_UPPER
 from spacy.language import Language
 from spacy.tokenizer import Tokenizer
-from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex, registry
+from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex
 
 _SIGNS = r"[-\u2212+]/[-\u2212+]"  # one token: "1.2 +/- 0.3", "p53-/-"; U+2212 is the minus sign
 _EDGE = r"[-\u2212/+]"  # "ketamine-", "K+", "JNK/"
@@ -13,7 +13,6 @@ _DOT = rf"(?<=[{ALPHA_UPPER}])(?<!\.[{ALPHA_UPPER}])\."  # "hepatitis C." at the
 _INSIDE = r"[()\[\]/+]"  # "p16(INK4A)", "AAP)-induced", "[3H]nicotine", "G(q)/G(11)", "saline+DMSO"
 
 
-@registry.tokenizers("nerllama.BioTokenizer.v1")
 def make_bio_tokenizer() -> Callable[[Language], Tokenizer]:
     """Make the tokenizer of a pipeline: that of its language, with more places to cut.
 

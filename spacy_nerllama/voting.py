@@ -40,6 +40,8 @@ class Voting:
         numbers = (self.samples or 1, self.min_mass, self.temperature, self.seed, self.agreement, *thresholds)
         if (
             not all(isinstance(number, float | int) for number in numbers)
+            or not isinstance(self.samples, int | None)
+            or not isinstance(self.seed, int)
             or (self.samples is not None and self.samples < 1)
             or not 0 <= self.min_mass < 1
             or not 0 < self.temperature < math.inf

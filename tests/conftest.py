@@ -1,6 +1,5 @@
 import json
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +116,10 @@ def tiny(tiny_base: Path):
 
 @pytest.fixture(scope="session")
 def real(base_path: Path):
-    """The real base model in float32, with the bundled adapter where there is one."""
+    """The real base model in float32, with the bundled adapter."""
     from spacy_nerllama.models import Llama
-    from spacy_nerllama.models.llama import BUNDLED_ADAPTER
 
     model = Llama(dtype="float32", device="cpu")
-    if not (files("spacy_nerllama") / "assets" / BUNDLED_ADAPTER).is_dir():
-        model.set_adapter(None)
     model.load()
     return model
 

@@ -237,6 +237,7 @@ def test_a_mention_may_occur_twice_and_have_the_same_marker_on_both_sides(respon
         "Loss of @@ATM## and @@p53## causes ataxia in deficient mice.",  # with a change
         "Loss of @@ATM## and @@p53## causes",  # broken off
         "@@ATM##, @@p53##",  # a list
+        "Genes:\n- @@ATM## (a kinase)\n- @@p53##: a tumour suppressor",
     ],
 )
 def test_the_answer_may_follow_the_sentence(copy: str, answer: str) -> None:
@@ -311,6 +312,8 @@ def test_headings_are_not_markers() -> None:
         '{"gene": "ATM"}\n{"gene": "p53"}',
         'Entities [genes]: ["ATM", "p53"], see [1].',
         '["ATM", "p53", "TG',
+        '["ATM", "p53"',
+        '{"genes": ["ATM", "p53"',
         '[{"gene": "ATM", "at": 8}, {"gene": "p53", "a',
     ],
 )

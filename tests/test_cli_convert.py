@@ -8,7 +8,6 @@ import typer
 from spacy.tokens import Doc, DocBin
 from typer.testing import CliRunner
 
-import spacy_nerllama.tokenizer  # noqa: F401 (registers it where the package is not installed)
 from spacy_nerllama.cli.convert import convert, convert_cli, parse_labels
 from spacy_nerllama.corpora import read_corpus
 

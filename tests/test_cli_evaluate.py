@@ -428,7 +428,6 @@ def test_help_teaches() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("base_path")
-@pytest.mark.skipif(not ADAPTER.is_dir(), reason="there is no bundled adapter yet")
 def test_the_bundled_model(data: str, tmp_path: Path) -> None:
     nlp = spacy.blank("en")
     nlp.add_pipe("nerllama_ner")

@@ -1,7 +1,6 @@
 """The demo, `examples/demo.py`."""
 
 import importlib.util
-import os
 import re
 from pathlib import Path
 
@@ -89,10 +88,6 @@ def test_the_sample_is_an_abstract(demo) -> None:
 
 
 def test_the_demo_with_the_real_model(demo, base_path: Path, tmp_path: Path, capsys) -> None:
-    if not (ROOT / "spacy_nerllama" / "assets" / "smollm2-135m").is_dir():
-        if os.environ.get("CI") == "true":
-            raise FileNotFoundError("the bundled adapter")
-        pytest.skip("there is no bundled adapter")
     text = tmp_path / "text.txt"
     text.write_text("Flecainide was given for ventricular fibrillation.\n", encoding="utf8")
     demo.main(text, tmp_path / "demo.html")

@@ -1,19 +1,12 @@
 """The real base with the bundled adapter, as a user meets them."""
 
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import spacy
 from spacy.language import Language
 
-from spacy_nerllama.models.llama import BUNDLED_ADAPTER
-
-ADAPTER = files("spacy_nerllama") / "assets" / BUNDLED_ADAPTER
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not ADAPTER.is_dir(), reason="there is no bundled adapter yet"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

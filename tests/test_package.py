@@ -33,9 +33,9 @@ def entry_points() -> list[str]:
     return [f"{group}: {line}" for group, lines in groups.items() for line in lines]
 
 
-@pytest.mark.parametrize("module", ["spacy_nerllama", "spacy_nerllama.cli", "spacy_nerllama.pipe"])
+@pytest.mark.parametrize("module", ["", ".cli", ".factory", ".task", ".models", ".tokenizer"])
 def test_import_is_light(module):
-    code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+    code = f"import sys, spacy_nerllama{module}; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "[]\n"
@@ -58,7 +58,7 @@ def test_spacys_command_line_has_our_commands():
     command = [sys.executable, "-m", "spacy", "nerllama", "--help"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for name in ["download", "convert", "finetune", "evaluate"]:
+    for name in ["download", "convert", "finetune", "evaluate", "annotate", "instruct", "merge"]:
         assert re.search(rf"^ +{name} ", result.stdout, flags=re.MULTILINE)
 
 

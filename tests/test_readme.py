@@ -1,7 +1,6 @@
 """README and docs: their snippets run, their commands exist, their links lead somewhere."""
 
 import ast
-import os
 import re
 from pathlib import Path
 
@@ -42,16 +41,7 @@ def shell_lines() -> list[str]:
     return [line.partition("  #")[0].strip() for line in found]
 
 
-@pytest.fixture
-def bundled(base_path: Path) -> None:
-    """The real base and the bundled adapter."""
-    if not ADAPTER.is_dir():
-        if os.environ.get("CI") == "true":
-            raise FileNotFoundError(ADAPTER)
-        pytest.skip(f"there is no bundled adapter in {ADAPTER}")
-
-
-@pytest.mark.usefixtures("bundled")
+@pytest.mark.usefixtures("base_path")
 def test_the_snippets_of_the_readme_run_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,8 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spacy.language import Language
 
-import spacy_nerllama.tokenizer  # noqa: F401 (registers it where the package is not installed)
-
 CONFIG = {"nlp": {"tokenizer": {"@tokenizers": "nerllama.BioTokenizer.v1"}}}
 NLP = spacy.blank("en", config=CONFIG)
 

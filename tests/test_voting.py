@@ -96,6 +96,11 @@ def test_where_a_threshold_comes_from(threshold: Any, expected: list[float]) -> 
         {"threshold": 1.1},
         {"threshold": -0.1},
         {"threshold": {"GENE": 0.5, "DISEASE": 2.0}},
+        {"agreement": -0.1},
+        {"agreement": 1.0},
+        {"samples": 2.5},
+        {"seed": 0.5},
+        {"temperature": "1.0"},
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any]) -> None:

@@ -14,19 +14,26 @@ MAX_WORDS_FOR_NONE = 20
 def align_list(sentence: Sentence, marked: Marked, start: int = 0) -> Alignment | None:
     """Align marked strings that all stand in the sentence, with nothing but numbers and signs around them.
 
+    Behind a bullet each may have a comment: "- @@ATM## (a kinase)".
+
     start: Where they begin. After a copy of the sentence they may have a heading; where there are other words,
         another sentence may be answered.
     """
     mentions = marked.mentions(start)
     edges = [start, *(edge for mention in mentions for edge in mention[:2]), len(marked.text)]
     around = [marked.text[i:j] for i, j in zip(edges[::2], edges[1::2], strict=True)]
+    if all(_BULLET.search(before) for before in around[:-1]):
+        around[1:] = [_COMMENT.sub("", after) for after in around[1:]]
     if start:
-        around[0] = _HEADING.sub("", around[0].lstrip())
+        around[0] = _HEADINGS.sub("", around[0])
     if any(char.isalpha() for text in around for char in text):
         return None
     return align_strings(sentence, marked.strings(mentions), all_of_them=True)
 
 
+_BULLET = re.compile(r"(?:\A|\n)[ \t]*(?:[-*•]|\d+[.)])[ \t]*\Z")
+_COMMENT = re.compile(r"\A[ \t]*[(:–-][^\n]*")
+_HEADINGS = re.compile(r"\A\W*(?:[^\n:]*:\s*)+")
 _HEADING = re.compile(r"\A[^\n:]*:")
 _SAYS = "contains?|ha[sd]|have|mentions?|includes?|found|find|sees?|saw|identif(?:y|ied)"
 

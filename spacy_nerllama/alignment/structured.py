@@ -33,8 +33,8 @@ def align_json(request: Request, marked: Marked) -> Alignment | None:
 def _values(text: str) -> list[Any]:
     """Find the lists and objects in a text: all of it, with Python's quotes and commas, or up to where it ends."""
     mended = _QUOTED.sub(lambda quoted: json.dumps(quoted[1]), _LAST_COMMA.sub("", text))
-    begun = mended[: mended.rfind(",")]
-    tried = (text, mended, *(begun + end for end in ("]", "}", "]}", "}]")))
+    begun = mended, mended[: mended.rfind(",")]  # the last item may be torn
+    tried = (text, mended, *(each + end for each in begun for end in ("]", "}", "]}", "}]")))
     return next(filter(None, map(_decoded, tried)), None) or _decoded(text, skip=True)
 
 

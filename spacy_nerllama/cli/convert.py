@@ -72,7 +72,7 @@ def convert_cli(
     from wasabi import msg
 
     from ..corpora import read_corpus
-    from ..corpora.files import replacing
+    from ..files import replacing
 
     try:
         if report_path is not None:
@@ -206,7 +206,7 @@ def write_docs(docs: Iterable["Doc"], path: Path) -> None:
     """
     from spacy.tokens import DocBin
 
-    from ..corpora.files import replacing
+    from ..files import replacing
 
     if path.suffix != ".spacy":
         raise ValueError(Errors.E114.format(path=path))

@@ -260,7 +260,7 @@ def _show(result: "Result") -> None:
 def _write(path: Path, text: str) -> None:
     from wasabi import msg
 
-    from ..corpora.files import replacing
+    from ..files import replacing
 
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf8")

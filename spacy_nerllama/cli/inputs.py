@@ -43,7 +43,7 @@ def read_inputs(path: Path, format: str, nlp: "Language") -> Iterator["Input"]:
 
 def _read(text: Path) -> str:
     """Read a plain text without its byte order mark; one of brat with it, since offsets there count it."""
-    from ..corpora.files import read_text
+    from ..files import read_text
 
     return read_text(text) if _is_of_brat(text) else read_text(text).removeprefix("\ufeff")
 
@@ -102,6 +102,7 @@ def _finds_sentences(nlp: "Language") -> bool:
 
 def clear(doc: "Doc") -> None:
     """Take entities and candidates out of a doc."""
+    from ..annotations import remove_votes
+
     doc.set_ents([])
-    for key in [key for key, group in doc.spans.items() if group.attrs.get("nerllama")]:
-        del doc.spans[key]
+    remove_votes(doc)

@@ -75,8 +75,8 @@ def write_instructions(
     from spacy.vocab import Vocab
     from tqdm import tqdm
 
-    from ..corpora.files import replacing
     from ..evaluation.predict import read_docs
+    from ..files import replacing
     from ..finetune.instructions import instructions
     from ..labels import describe
     from ..prompts import CompactPrompt, MultiTaskPrompt, Prompt, make_paper_prompt

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import Errors
+from ..files import numbered_lines
 from .documents import Annotations, Document
-from .files import numbered_lines
 
 LABEL = "GENE"
 _ROW = re.compile(r"([^|]+)\|(\d{1,9}) (\d{1,9})\|(.*)", re.DOTALL)
@@ -41,7 +41,8 @@ def read_bc2gm(path: str | Path, eval_path: str | Path | None = None, mentions: 
             place = character_span(text, first, last) or (-1, -1)
             found.add([place], LABEL, mention, f"{eval_path}, line {row_number}")
         yield found.document(id_, is_sentence=True)
-    for id_, (row, *_) in rows.items():
+    if rows:
+        id_, (row, *_) = next(iter(rows.items()))
         raise ValueError(Errors.E106.format(path=eval_path, line=row[0], id=id_, sentences=path))
 
 

@@ -10,8 +10,8 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 from ..errors import Errors
+from ..files import as_id, as_offset, is_text, read_head, replacing, stream_json
 from .documents import Annotations, Document, Passage, join_passages
-from .files import as_id, as_offset, is_text, read_head, replacing, stream_json
 
 _CHUNK = 1 << 16  # bytes
 _LISTS = ("documents", "PubTator3")  # what PubTator 3 wraps around its documents

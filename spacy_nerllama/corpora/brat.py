@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import Errors
+from ..files import numbered_lines, read_text, replacing
 from .documents import Annotations, Document, Mention
-from .files import numbered_lines, read_text, replacing
 
 _TEXT_BOUND = re.compile(r"T[^\t]*\t(\S+) (\d{1,9} \d{1,9}(?:;\d{1,9} \d{1,9})*)\t(.*)", re.DOTALL)
 _OTHER = re.compile(r"[REAMN]\d\S*\t|[#*]")

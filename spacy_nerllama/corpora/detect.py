@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import Errors
-from .files import read_head
+from ..files import read_head
 from .iob import TAG, is_header, split_columns
 from .pubtator import TEXT_LINE
 

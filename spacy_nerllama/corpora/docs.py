@@ -197,8 +197,7 @@ def _document(parts: Sequence[Doc], number: int) -> Document:
 
 
 def _as_mention(ent: Span, offset: int) -> Mention:
-    vote = ent._.nerllama_vote if Span.has_extension("nerllama_vote") else None
-    return Mention(offset + ent.start_char, offset + ent.end_char, ent.label_, ent.text, vote)
+    return Mention(offset + ent.start_char, offset + ent.end_char, ent.label_, ent.text, ent._.nerllama_vote)
 
 
 def _without_edges(mention: Mention) -> tuple[int, int]:

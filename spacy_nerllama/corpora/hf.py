@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Errors
+from ..files import as_id, as_offset, is_text
 from .documents import Annotations, Document, join_passages
-from .files import as_id, as_offset, is_text
 from .iob import parse_tag, tagged_sentence
 
 _BARE = ("O", "B", "I")  # what 0, 1 and 2 mean where the dataset does not say

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import Errors
+from ..files import numbered_lines
 from .documents import Document, Mention
-from .files import numbered_lines
 
 TAG = re.compile(r"O|([BIESLUM])(?:-(.+))?")  # End and Single of IOBES, Last and Unit of BILOU, Middle of BMES
 _BEGIN, _END = "BSU", "ESLU"

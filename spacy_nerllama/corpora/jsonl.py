@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Errors
+from ..files import as_id, as_offset, is_text, numbered_lines, parse_json, read_head, replacing, stream_json
 from .documents import Annotations, Document, Mention
-from .files import as_id, as_offset, is_text, numbered_lines, parse_json, read_head, replacing, stream_json
 
 ANSWERS = ("accept", "reject", "ignore")
 _LISTS = ("entities", "label", "labels")  # where others have what Prodigy has in `spans`, as [start, end, label]

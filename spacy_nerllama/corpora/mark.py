@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import Errors
+from ..files import numbered_lines
 from .documents import Document, Mention
-from .files import numbered_lines
 
 _MARK = re.compile("(</?mark>)")
 

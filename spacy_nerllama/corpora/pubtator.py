@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import Errors
+from ..files import as_offset, numbered_lines, replacing
 from .documents import Annotations, Document, join_passages
-from .files import as_offset, numbered_lines, replacing
 
 TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
 _FLAT = str.maketrans("\t\n\r", "   ")

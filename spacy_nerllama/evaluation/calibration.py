@@ -34,20 +34,20 @@ def judged_votes(docs: Iterable[DocSpans]) -> list[tuple[float, bool]]:
     ]
 
 
-def reliability(judged: Sequence[tuple[float, bool]], bins: int = BINS) -> list[Bin]:
+def reliability(judged: Sequence[tuple[float, bool]]) -> list[Bin]:
     """Sort votes into bins of equal width.
 
     judged: Votes in (0, 1], each with whether its span is right.
     RETURNS: The bins, empty ones too, in order.
     """
-    inside: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
+    inside: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
     for vote, right in judged:
-        inside[min(max(math.ceil(vote * bins) - 1, 0), bins - 1)].append((vote, right))
+        inside[min(max(math.ceil(vote * BINS) - 1, 0), BINS - 1)].append((vote, right))
     result = []
     for i, members in enumerate(inside):
         n = len(members)
         vote, share = (sum(column) / n for column in zip(*members, strict=True)) if n else (0.0, 0.0)
-        result.append(Bin(i / bins, (i + 1) / bins, n, vote, share))
+        result.append(Bin(i / BINS, (i + 1) / BINS, n, vote, share))
     return result
 
 

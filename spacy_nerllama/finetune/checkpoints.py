@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..corpora.files import replacing
 from ..errors import Errors, Warnings
+from ..files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,6 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     RAISES: ValueError, naming those that differ.
     """
     path = folder / SETTINGS
-    if not path.is_file():  # one that was written before checkpoints had it
-        return
     then = json.loads(path.read_text("utf8"))
     if None in (then.get(REVISION), settings.get(REVISION)):
         then, settings = ({**each, REVISION: None} for each in (then, settings))

@@ -12,12 +12,13 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save
 
 from ..base import BUNDLED
-from ..cards import CARD, DEFAULT_PROMPT, adapter_card, base_licence, base_revision
-from ..corpora.files import replacing
+from ..cards import CARD, adapter_card, base_licence, base_revision
 from ..evaluation import Counts
+from ..files import replacing
 from ..models.adapter import META, WEIGHTS, Adapter, base_facts
 from ..models.loading import load_config
 from ..models.tokens import TextEncoder
+from ..prompts import DEFAULT_PROMPT
 from .curve import CURVE, save_curve
 from .recipe import Recipe, init_folder
 
@@ -30,7 +31,7 @@ def adapter_weights(model: PeftModel) -> dict[str, torch.Tensor]:
     """Give the weights of a model's adapter as they are published: bfloat16, in main memory."""
     return {
         name: tensor.detach().to("cpu", torch.bfloat16, copy=True).contiguous()
-        for name, tensor in get_peft_model_state_dict(model).items()
+        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
     }
 
 

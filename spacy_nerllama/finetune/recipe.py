@@ -24,7 +24,7 @@ from ..errors import Errors
 from ..marking import MarkingScheme
 from ..models.adapter import Adapter
 from ..models.llama import bundled_adapter
-from ..prompts import scheme_of
+from ..prompts import DEFAULT_PROMPT, scheme_of
 from ..updating import Loss
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -186,7 +186,7 @@ def read_recipe(
     try:
         config = _overridden(Config().from_str(path.read_text("utf-8-sig"), interpolate=False), overrides or {})
         sections = {key: value for key, value in config.items() if key != "paths"}
-        prompt = sections.get("prompt") or {"@misc": "nerllama.CompactPrompt.v1"}
+        prompt = sections.get("prompt") or DEFAULT_PROMPT
         if not examples and "examples" in prompt:
             prompt = {**prompt, "examples": None}
         recipe = Recipe(**{**sections, **registry.resolve({"prompt": prompt})})

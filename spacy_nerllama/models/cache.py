@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from .. import __version__
-from ..corpora.files import replacing
-from ..errors import Errors, ModelUnavailableError, Warnings
+from ..errors import Errors, ModelUnavailableError, NotStartedError, Warnings
+from ..files import replacing
 from ..marking import MarkingScheme
 from ..prompts import Prompt, scheme_of
 from ..requests import Request
@@ -49,7 +49,7 @@ class Cache:
         key: Gives what the answer to a request depends on.
         scheme: The markers by which responses that are kept are read.
         RETURNS: As `vote`. It raises ValueError if the file cannot be opened, before it takes a request, and
-            ModelUnavailableError if `vote` raises before it has taken one.
+            NotStartedError if `vote` raises before it has taken one.
         """
 
         def ask(requests: Iterable[Request]) -> Iterator[Votes | Exception]:
@@ -184,7 +184,7 @@ def _asked(
     except Exception as error:
         if taken:
             raise
-        raise ModelUnavailableError(str(error)) from error
+        raise NotStartedError(error) from error
 
 
 class _Store:

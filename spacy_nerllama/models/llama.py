@@ -131,8 +131,8 @@ class Llama(MarksTasks):
             return self._trained
         if not self._read and self.adapter_name is not None:
             try:
-                _adapter_folder(self.adapter_name, local_files_only=True)
-                _ = self.adapter
+                folder = _adapter_folder(self.adapter_name, local_files_only=True)
+                self._adapter, self._read = Adapter.from_folder(folder), True
             except (OSError, ValueError):  # not there, or not whole, as a training leaves it that goes on
                 return {}
         return self.adapter.meta if self.adapter else {}
@@ -257,7 +257,7 @@ class Llama(MarksTasks):
 
     def warm_up(self) -> None:
         """Load the model and read a token with it, so that the first doc does not wait."""
-        from .engine import Row
+        from .scoring import Row
 
         self.load().engine.score([Row(None, (0,), ())])
 
@@ -284,8 +284,9 @@ class Llama(MarksTasks):
 
 
 def _adapter_folder(name: str, local_files_only: bool = False) -> Path:
-    """Find an adapter: a folder, or a hub name, which is fetched unless it is there already.
+    """Find an adapter: a folder, or a hub name, of which the newest revision is fetched.
 
+    local_files_only: Fetch nothing: give what is here.
     RAISES: FileNotFoundError if there is no such folder, or it is not to be had from the hub.
     """
     from .adapter import CONFIG, META, WEIGHTS

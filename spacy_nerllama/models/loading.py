@@ -22,8 +22,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ..base import BUNDLED, bundled_base, data_folder
-from ..corpora.files import replacing
 from ..errors import Errors
+from ..files import replacing
 
 logger = logging.getLogger(__name__)
 

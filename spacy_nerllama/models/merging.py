@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from ..base import BUNDLED
 from ..cards import CARD, base_licence, merged_card
-from ..corpora.files import replacing
 from ..errors import Errors
+from ..files import replacing
 from ..grammar import Grammar, State
 from ..prompts import CompactPrompt, scheme_of, trained_prompt
 from ..requests import Request, TokenSpan, doc_requests

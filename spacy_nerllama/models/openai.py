@@ -12,6 +12,7 @@ from ..voting import Voting
 from .guided import to_gbnf
 from .inflight import in_order
 from .retries import TemporaryError, api_key, is_temporary, persist, retry_after
+from .tasks import as_text
 from .texts import Responses, TextModel
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class OpenAI(TextModel):
             system = [] if text.system is None else [{"role": "system", "content": text.system}]
             body["messages"] = [*system, {"role": "user", "content": text.text}]
         else:
-            body["prompt"] = text.text if text.system is None else f"{text.system}\n\n{text.text}"
+            body["prompt"] = as_text(text)
         if self.guided == "vllm":
             body["structured_outputs"] = {"grammar": to_gbnf(request, scheme)}
         elif self.guided == "llama.cpp":

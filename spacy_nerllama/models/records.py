@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..alignment import Diagnosis
-from ..corpora.files import as_offset, is_text, parse_json
 from ..errors import Errors
+from ..files import as_offset, is_text, parse_json
 from ..marking import MarkingScheme
 from ..requests import Request, Sentence, TokenSpan, squash
 from ..voting import Votes

@@ -7,8 +7,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ..alignment import Diagnosis
-from ..corpora.files import numbered_lines
 from ..errors import Errors
+from ..files import numbered_lines
 from ..prompts import Prompt, scheme_of
 from ..requests import Request, squash
 from ..voting import Votes, Voting
@@ -45,7 +45,7 @@ class Replay(TextModel):
     @property
     def diagnoses(self) -> Counter[Diagnosis]:
         """How many responses have each diagnosis, each counted once, of those that were asked for so far."""
-        return Counter(diagnosis for diagnoses in self._by_record.values() for diagnosis in diagnoses)
+        return Counter(diagnosis for diagnoses in [*self._by_record.values()] for diagnosis in diagnoses)
 
     @cached_property
     def records(self) -> Mapping[_Key, Record]:

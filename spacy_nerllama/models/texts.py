@@ -94,8 +94,9 @@ class TextModel(MarksTasks):
         try:
             yield from votes
         finally:
-            counts = ", ".join(f"{n} {diagnosis}" for diagnosis, n in self.diagnoses.most_common())
-            logger.info("Responses of %s: %s", self, counts or "none")
+            if logger.isEnabledFor(logging.INFO):
+                counts = ", ".join(f"{n} {diagnosis}" for diagnosis, n in self.diagnoses.most_common())
+                logger.info("Responses of %s: %s", self, counts or "none")
 
     def warm_up(self) -> None:
         """Nothing is loaded here."""

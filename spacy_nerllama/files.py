@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeGuard
 
-from ..errors import Errors
+from .errors import Errors
 
 _CHUNK = 1 << 16  # characters
 _HEAD = 1 << 16  # bytes
