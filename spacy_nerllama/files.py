@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeGuard
+from uuid import uuid4
 
 from .errors import Errors
 
@@ -224,7 +225,7 @@ def replacing(path: Path) -> Iterator[Path]:
     YIELDS: Where to write it, in the same folder, since a move is atomic there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")  # one of a killed process may still be there
     try:
         yield temporary
         os.replace(temporary, path)

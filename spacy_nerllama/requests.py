@@ -15,6 +15,9 @@ def squash(text: str) -> str:
     return "".join(text.split())
 
 
+_Labels = tuple[tuple[str, str], ...]
+
+
 class TokenSpan(NamedTuple):
     """A labelled span of a sentence's tokens, [start, end)."""
 
@@ -62,7 +65,7 @@ class Request:
     """
 
     sentence: Sentence
-    labels: tuple[tuple[str, str], ...]
+    labels: _Labels
 
 
 def doc_sentences(doc: Doc) -> Iterator[tuple[int, Sentence]]:
@@ -103,7 +106,7 @@ def doc_requests(
     RETURNS: The requests, each with the doc's token at which its sentence begins; those of one sentence
         follow each other.
     """
-    asked = [tuple(labels.items())] if together and labels else [(label,) for label in labels.items()]
+    asked: list[_Labels] = [tuple(labels.items())] if together and labels else [(each,) for each in labels.items()]
     if answers and (found := _sentence(doc, 0, len(doc))):
         start, text = found
         whole = _at_hand(text, asked, answers)
@@ -116,9 +119,7 @@ def doc_requests(
             yield start, Request(sentence, each)
 
 
-def _at_hand(
-    text: Sentence, asked: list[tuple[tuple[str, str], ...]], answers: Callable[[Request], bool]
-) -> list[tuple[tuple[str, str], ...]]:
+def _at_hand(text: Sentence, asked: list[_Labels], answers: Callable[[Request], bool]) -> list[_Labels]:
     """Give what is asked for that has an answer to the whole text: groups of labels, else single ones of them."""
     whole = [each for each in asked if answers(Request(text, each))]
     return whole or [(label,) for each in asked for label in each if answers(Request(text, (label,)))]

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from recorder import DISEASE, GENE, sentence
 from strategies import sentences
 
-from spacy_nerllama.errors import ModelUnavailableError
 from spacy_nerllama.marking import SINGLE
 from spacy_nerllama.models import cache as cache_module
 from spacy_nerllama.models.cache import Cache, Recorder, request_key, text_key
@@ -270,7 +269,7 @@ def test_a_model_that_is_missing_is_the_fault_of_no_doc(tmp_path: Path, cache: C
     )
     ner.model.fingerprint = lambda: "none"  # type: ignore[method-assign]
     ner.set_error_handler(lambda *_: pytest.fail("it is the fault of no doc"))
-    with pytest.raises(ModelUnavailableError, match="NL042"):
+    with pytest.raises(FileNotFoundError, match="NL042"):
         ner(spacy.blank("en")("p53"))
 
 

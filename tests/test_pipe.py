@@ -19,8 +19,9 @@ from spacy.util import registry
 
 from spacy_nerllama import annotations
 from spacy_nerllama.agreement import agree
-from spacy_nerllama.models import Llama
+from spacy_nerllama.models import Llama, llama
 from spacy_nerllama.models.adapter import Adapter
+from spacy_nerllama.models.cache import Cache
 from spacy_nerllama.pipe import NerLlama
 from spacy_nerllama.prompts import CompactPrompt, MultiTaskPrompt
 from spacy_nerllama.requests import Request, TokenSpan, doc_sentences
@@ -618,9 +619,31 @@ def test_what_no_doc_is_to_blame_for_is_raised(tmp_path: Path, monkeypatch: pyte
         list(ner.pipe(docs("p53", "ATM")))
     with pytest.raises(FileNotFoundError, match=r"^\[NL001\] "):
         ner(docs("p53")[0])
+    cached = component(model, cache=Cache(tmp_path / "cache.sqlite"))
+    with pytest.raises(FileNotFoundError, match=r"^\[NL001\] "):
+        list(cached.pipe(docs("p53", "ATM")))
 
 
 # Labels and settings
+
+
+def test_a_label_is_added_to_those_of_an_adapter_that_is_fetched_late(
+    tiny_base: Path, tiny_adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def folder(name: str, local_files_only: bool = False) -> Path:
+        asked.append(local_files_only)
+        if local_files_only:
+            raise FileNotFoundError(name)
+        return tiny_adapter
+
+    monkeypatch.setattr(llama, "_adapter_folder", folder)
+    model = Llama(str(tiny_base), "owner/adapter", dtype="float32", device="cpu")
+    ner = component(model, labels=None)
+    assert (ner.labels, asked) == ((), [True]), "asking fetches nothing"
+    ner.add_label("DOSE", "dose")
+    assert set(ner.labels) == {*model.meta["labels"], "DOSE"}
 
 
 def test_labels(tiny: Llama) -> None:

@@ -203,6 +203,13 @@ def test_a_model_that_gives_too_little_is_named() -> None:
         nlp("Two mice.")
 
 
+def test_a_model_that_leaves_docs_out_is_an_error() -> None:
+    task = NerTask({"SPECIES": "organisms"})
+    docs = [spacy.blank("en")(text) for text in ("Two mice.", "Three mice.")]
+    with pytest.raises(ValueError, match="shorter"):
+        list(task.parse_responses([[doc] for doc in docs], [["Two @@mice##."]]))
+
+
 @pytest.mark.parametrize("text", ["", "Two mice.", "Two mice.\n\nThree more."])
 def test_the_model_that_says_nothing(text: str) -> None:
     """spacy-llm's own model for trying things out."""

@@ -101,7 +101,7 @@ class OpenAI(TextModel):
 
         RAISES: ImportError without the client; ValueError without the key.
         """
-        self._client()
+        self._importable()
 
     def respond_to(self, requests: Iterable[Request], prompt: Prompt, voting: Voting) -> Iterator[Responses]:
         """Let the server answer requests, see `TextModel.respond_to`.
@@ -121,14 +121,18 @@ class OpenAI(TextModel):
 
         return in_order(requests, answer, self.concurrency, self.max_failures, outage, client.close)
 
-    def _client(self) -> "AsyncOpenAI":
+    def _importable(self) -> tuple[type["AsyncOpenAI"], str]:
+        """Give the client's class, and the API key."""
         try:
             from openai import AsyncOpenAI
         except ImportError as error:
             raise ImportError(Errors.E190) from error
-        key = api_key(self.api_key_env) or "none"  # the client wants one
+        return AsyncOpenAI, api_key(self.api_key_env) or "none"  # the client wants one
+
+    def _client(self) -> "AsyncOpenAI":
+        client_type, key = self._importable()
         # Its own retries know neither bodies that are no completion nor a time limit for the whole of a body.
-        client = AsyncOpenAI(api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout)
+        client = client_type(api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout)
         # What it took from OPENAI_ORG_ID and others is not for this server.
         client.organization = client.project = None
         client._custom_headers = {}
