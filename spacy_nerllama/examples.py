@@ -12,6 +12,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
+from spacy.vocab import Vocab
+
+from .docbin import stream_docs
 from .errors import Errors
 from .gold import gold_spans, inner_entities
 from .requests import Sentence, TokenSpan, doc_sentences, squash
@@ -115,15 +118,12 @@ def read_examples(path: Path) -> list[Example]:
     """Read the sentences and entities of a `.spacy` file.
 
     RETURNS: The sentences, but for those whose edge cuts an entity: they would show what is left of it as none.
-    RAISES: FileNotFoundError if there is no such file; spaCy's ValueError if it is no `.spacy` file.
+    RAISES: FileNotFoundError if there is no such file; ValueError if it is no `.spacy` file.
     """
-    from spacy.tokens import DocBin
-    from spacy.vocab import Vocab
-
     if not path.is_file():
         raise FileNotFoundError(Errors.E037.format(path=path))
     examples = []
-    for doc in DocBin().from_disk(path).get_docs(Vocab()):
+    for doc in stream_docs(path, Vocab()):
         text = squash(doc.text)
         entities = inner_entities(doc, ((ent.start, ent.end, ent.label_) for ent in doc.ents))
         for start, sentence in doc_sentences(doc):

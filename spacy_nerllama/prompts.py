@@ -225,7 +225,7 @@ def make_paper_prompt(
     n_examples: How many to show in a prompt.
     seed: Seed of the draws.
     selection: "random", as in the paper, or "similar": those with words like the sentence's.
-    RAISES: FileNotFoundError if there is no such file; spaCy's ValueError if it is no `.spacy` file.
+    RAISES: FileNotFoundError if there is no such file; ValueError if it is no `.spacy` file.
     """
     return PaperPrompt(_read(examples), n_examples, SINGLE, seed, selection)
 

@@ -352,7 +352,7 @@ def test_bad_data(voting: str, data: str, tmp_path: Path) -> None:
     for arguments, message in [
         ([tmp_path / "missing.spacy"], "NL064"),
         ([broken], "NL090"),
-        ([tmp_path / "broken.json"], "does not end in .spacy"),
+        ([tmp_path / "broken.json"], "NL090"),
         ([empty], "NL091"),
         ([bare], "NL092"),
         ([data, "--labels", "Disease"], "Labels that it has: CHEMICAL, DISEASE, GENE"),

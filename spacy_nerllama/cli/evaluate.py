@@ -119,8 +119,9 @@ def evaluate(
     import spacy
 
     from .. import __version__
+    from ..docbin import read_docs
     from ..evaluation.mentions import mentions
-    from ..evaluation.predict import predict, read_docs, read_examples
+    from ..evaluation.predict import predict, read_examples
     from ..evaluation.result import check_comparable, compare_results, fingerprint, measure
     from ..evaluation.spans import doc_spans
 

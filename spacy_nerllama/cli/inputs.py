@@ -18,17 +18,11 @@ if TYPE_CHECKING:
 
 def read_inputs(path: Path, format: str, nlp: "Language") -> Iterator["Input"]:
     """Read the input as a stream of docs, or of documents that are yet to become docs."""
-    from spacy.tokens import DocBin
-
     from ..corpora import Document, read_corpus
+    from ..docbin import stream_docs
 
     if format == "spacy" or (format == "auto" and path.suffix == ".spacy"):
-        if not path.is_file():
-            raise FileNotFoundError(Errors.E064.format(path=path))
-        try:
-            yield from DocBin(store_user_data=True).from_disk(path).get_docs(nlp.vocab)
-        except (ValueError, KeyError, TypeError) as error:  # spaCy's, msgpack's, and of content that is another's
-            raise ValueError(Errors.E090.format(path=path, reason=str(error).strip())) from error
+        yield from stream_docs(path, nlp.vocab)
     elif texts := _texts(path, format):
         yield from (Document(text.stem, _read(text), ()) for text in texts)
     elif format == "txt":

@@ -75,7 +75,7 @@ def write_instructions(
     from spacy.vocab import Vocab
     from tqdm import tqdm
 
-    from ..evaluation.predict import read_docs
+    from ..docbin import read_docs
     from ..files import replacing
     from ..finetune.instructions import instructions
     from ..labels import describe

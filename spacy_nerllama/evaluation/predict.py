@@ -9,14 +9,12 @@ from typing import Any
 
 from spacy.language import Language
 from spacy.scorer import Scorer
-from spacy.tokens import Doc
 from spacy.training import Corpus, Example
-from spacy.training.corpus import FILE_TYPE, walk_corpus
-from spacy.vocab import Vocab
 from thinc.api import fix_random_seed
 from tqdm import tqdm
 
 from ..annotations import settle_votes
+from ..docbin import read_docs
 from ..errors import Errors
 
 
@@ -32,26 +30,6 @@ class Run:
     examples: list[Example]
     scores: dict[str, Any]
     speed: dict[str, float | int | None]
-
-
-def read_docs(path: Path, vocab: Vocab) -> list[Doc]:
-    """Read docs.
-
-    path: A `.spacy` file, or a folder of such.
-    RETURNS: The docs, without empty ones.
-    RAISES: FileNotFoundError; ValueError for a file that is none of spaCy's, or holds no docs.
-    """
-    if not path.exists():
-        raise FileNotFoundError(Errors.E064.format(path=path))
-    if path.is_file() and path.suffix != FILE_TYPE:
-        raise ValueError(Errors.E090.format(path=path, reason="its name does not end in .spacy"))
-    try:
-        docs = list(Corpus(path).read_docbin(vocab, walk_corpus(path, FILE_TYPE)))
-    except (ValueError, KeyError, TypeError) as error:  # spaCy's, msgpack's, and of content that is another's
-        raise ValueError(Errors.E090.format(path=path, reason=str(error).strip())) from error
-    if not docs:
-        raise ValueError(Errors.E091.format(path=path))
-    return docs
 
 
 def read_examples(

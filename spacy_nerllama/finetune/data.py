@@ -11,8 +11,8 @@ from typing import Literal
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
+from ..docbin import read_docs
 from ..errors import Errors, Warnings
-from ..evaluation.predict import read_docs
 from ..models.tokens import TextEncoder
 from ..requests import doc_sentences
 from .recipe import CorpusSection, Recipe, TrainingSection, nearest
