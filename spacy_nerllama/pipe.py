@@ -25,9 +25,9 @@ from .models.interface import Model, NamesAdapter, Selective
 from .models.llama import Llama
 from .prompts import Prompt, scheme_of, warn_of_other_prompt
 from .requests import Request, TokenSpan, doc_requests
-from .stream import Ask, Vote, annotate
+from .stream import Ask, annotate
 from .updating import Updating, make_lora
-from .voting import Votes, Voting
+from .voting import Vote, Votes, Voting
 
 if TYPE_CHECKING:
     from .finetune.updating import Updater
@@ -295,7 +295,11 @@ class NerLlama(Pipe):
         """Ask the model, for what is neither recorded nor in the cache."""
         settings = self.prompt, self.voting, self.max_batch_tokens
         scheme = scheme_of(self.prompt)
-        vote: Vote = lambda asked: self.model.vote(asked, *settings)  # noqa: E731
+
+        def ask(asked: Iterable[Request]) -> Iterator[Votes | Exception]:
+            return self.model.vote(asked, *settings)
+
+        vote: Vote = ask
         if self.cache:
             vote = self.cache.through(vote, request_key(*settings, self.model), scheme)
         if self.recorder:

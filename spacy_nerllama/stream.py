@@ -15,10 +15,9 @@ from spacy.tokens import Doc
 from .agreement import Answered
 from .errors import ModelUnavailableError, NotStartedError
 from .requests import Request
-from .voting import Votes
+from .voting import Vote, Votes
 
 Ask = Callable[[Doc], Iterable[tuple[int, Request]]]
-Vote = Callable[[Iterable[Request]], Iterator[Votes | Exception]]
 Write = Callable[[Doc, Iterable[Answered]], None]
 Report = Callable[[Doc, Exception], None]
 _Outcome = tuple[Doc, Exception | None]

@@ -1,11 +1,11 @@
 """The vote (SCNP, self-consistency NER prompting): settings, and the rule, votes -> non-overlapping spans."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .errors import Errors
-from .requests import TokenSpan
+from .requests import Request, TokenSpan
 
 DEFAULT_THRESHOLD = 0.5
 LEAST_MASS = 1e-4
@@ -82,6 +82,10 @@ class Votes:
     unexplored: float = 0.0
     responses: tuple[str, ...] = field(default=(), repr=False, compare=False)
     answered: bool = field(default=True, repr=False, compare=False)
+
+
+Vote = Callable[[Iterable[Request]], Iterator[Votes | Exception]]
+"""Gives the votes of requests, in order, or an error in the place of those of a request that failed."""
 
 
 def elect(votes: Mapping[TokenSpan, float], thresholds: Mapping[str, float]) -> list[TokenSpan]:

@@ -638,7 +638,7 @@ def test_a_label_is_added_to_those_of_an_adapter_that_is_fetched_late(
             raise FileNotFoundError(name)
         return tiny_adapter
 
-    monkeypatch.setattr(llama, "_adapter_folder", folder)
+    monkeypatch.setattr(llama, "adapter_folder", folder)
     model = Llama(str(tiny_base), "owner/adapter", dtype="float32", device="cpu")
     ner = component(model, labels=None)
     assert (ner.labels, asked) == ((), [True]), "asking fetches nothing"

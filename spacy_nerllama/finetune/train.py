@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -50,17 +50,62 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
         little; NotTunedError if the adapter is written and its thresholds could not be tuned; KeyboardInterrupt
         after Ctrl-C, when a checkpoint is saved.
     """
-    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
-        raise ValueError(Errors.E236)
     recipe = with_init(recipe)
-    training, checkpoints = recipe.training, output / "checkpoints"
-    device = resolve_device(recipe.base.device)
-    _check_optimizer(training.optimizer, device)
-    check_device(device, recipe.base.quantization)
-    _check_index(device)
-    _check_reporters(training)
+    _check(recipe)
+    checkpoints = output / "checkpoints"
     last = resume_from(checkpoints, resume)
     encoder = TextEncoder(load_tokenizer(recipe.base.name))
+    data = _read(recipe, encoder)
+    meta = describe(recipe, config, encoder)
+    settings = {
+        **recipe.settings,
+        **{f"base.{fact}": meta["base"][fact] for fact in ("revision", "config_sha256")},
+        "training sequences (corpora and prompt)": fingerprint(data.train),
+        "devel sequences (corpora and prompt)": fingerprint(data.devel),
+    }
+    if last:
+        check_settings(last, settings)
+    trained = _train(recipe, data, settings, encoder, checkpoints, last)
+    if trained is None:
+        return output
+    save_adapter(output, trained.model, trained.weights, {**meta, "kept": trained.kept}, config, trained.log)
+    del trained  # the adapter goes on a base of its own, without the loss
+    if data.tuned_on:
+        try:
+            save_thresholds(output, tune_thresholds(recipe, output, data.tuned_on))
+        except (OSError, ValueError, RuntimeError) as error:  # a GPU without memory is among these
+            raise NotTunedError(Errors.E237.format(path=output, reason=error)) from error
+    return output
+
+
+def _check(recipe: Recipe) -> None:
+    """Check what can be checked before anything is read."""
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        raise ValueError(Errors.E236)
+    device = resolve_device(recipe.base.device)
+    _check_optimizer(recipe.training.optimizer, device)
+    check_device(device, recipe.base.quantization)
+    _check_index(device)
+    _check_reporters(recipe.training)
+
+
+class _Data(NamedTuple):
+    """What a run reads of its corpora, at once: they may change or go before its end.
+
+    train, devel: Batches.
+    asked: The requests of the devel batches, with their gold spans.
+    tuned_on: Those that thresholds are tuned on.
+    """
+
+    train: list[Batch]
+    devel: list[Batch]
+    asked: list[Example]
+    tuned_on: list[Example]
+
+
+def _read(recipe: Recipe, encoder: TextEncoder) -> _Data:
+    """Read the corpora."""
+    training = recipe.training
     train = recipe_batches(read_split(recipe, encoder, "train"), training)
     held_out = read_split(recipe, encoder, "devel")
     devel = recipe_batches(held_out, training)
@@ -68,17 +113,39 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
         raise ValueError(Errors.E063.format(corpora=", ".join(recipe.corpora)))
     if training.patience and not devel:
         raise ValueError(Errors.E163)
-    # Now, while corpora and adapter are what was read: they may change or go before the end.
     tuned_on = list(devel_examples(recipe)) if recipe.thresholds.limit else []
-    meta = describe(recipe, config, encoder)
-    settings = {
-        **recipe.settings,
-        **{f"base.{fact}": meta["base"][fact] for fact in ("revision", "config_sha256")},
-        "training sequences (corpora and prompt)": fingerprint(train),
-        "devel sequences (corpora and prompt)": fingerprint(devel),
-    }
-    if last:
-        check_settings(last, settings)
+    return _Data(train, devel, [example for example, _ in held_out], tuned_on)
+
+
+class _Trained(NamedTuple):
+    """What came of a training.
+
+    weights: Those of the adapter that is kept.
+    kept: Of which step it is, of how many, and its F1 on devel if that was taken.
+    log: What the Trainer logged.
+    """
+
+    model: PeftModel
+    weights: dict[str, torch.Tensor]
+    kept: dict[str, Any]
+    log: list[dict[str, Any]]
+
+
+def _train(
+    recipe: Recipe,
+    data: _Data,
+    settings: dict[str, Any],
+    encoder: TextEncoder,
+    checkpoints: Path,
+    last: Path | None,
+) -> _Trained | None:
+    """Train the adapter.
+
+    settings: Kept with each checkpoint.
+    last: The checkpoint to go on from, if any.
+    RETURNS: None in all but one of several processes.
+    """
+    training = recipe.training
     base, _ = load_base(**recipe.base.model_dump())
     set_seed(training.seed)  # the Trainer does so too, but a new adapter is drawn before
     model = with_adapter(base, recipe)
@@ -86,21 +153,20 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     engine = Engine(cast(PreTrainedModel, model))
     use_loss(base, training.response_weight)
     collate = collator(training.loss, encoder)
-    scored = bool(devel) and (training.keep == "best" or training.patience is not None)
+    scored = bool(data.devel) and (training.keep == "best" or training.patience is not None)
     keep = KeepBest(training.patience) if scored else None
-    asked = [example for example, _ in held_out]
     if keep and last:
         keep.load(last)
     with SaveOnInterrupt() as interrupt:
         trainer = AdapterTrainer(
             tokenizer=encoder.tokenizer,
-            devel=Devel(engine, encoder, recipe.prompt, asked, training.decode_tokens) if keep else None,
+            devel=Devel(engine, encoder, recipe.prompt, data.asked, training.decode_tokens) if keep else None,
             keep=keep,
             settings=settings,
             model=model,
-            args=_arguments(training, checkpoints, bool(devel), base.device.type),
-            train_dataset=train,
-            eval_dataset=devel or None,
+            args=_arguments(training, checkpoints, bool(data.devel), base.device.type),
+            train_dataset=data.train,
+            eval_dataset=data.devel or None,
             data_collator=lambda items: collate(_only(items)),
             callbacks=[interrupt],
         )
@@ -111,23 +177,15 @@ def finetune(recipe: Recipe, config: Config, output: Path, resume: bool | Path =
     if interrupt.interrupted:
         raise KeyboardInterrupt
     if not trainer.is_world_process_zero():
-        return output
+        return None
     state = trainer.state
     best = keep.best if keep and training.keep == "best" else None
-    meta["kept"] = {
+    kept = {
         "step": best.step if best else state.global_step,
         "steps": state.global_step,
         "devel_f1": best.f1 if best else None,
     }
-    weights = best.weights if best else adapter_weights(model)
-    save_adapter(output, model, weights, meta, config, state.log_history)
-    if tuned_on:
-        del trainer, keep, model, engine, base  # the adapter goes on a base of its own, without the loss
-        try:
-            save_thresholds(output, tune_thresholds(recipe, output, tuned_on))
-        except (OSError, ValueError, RuntimeError) as error:  # a GPU without memory is among these
-            raise NotTunedError(Errors.E237.format(path=output, reason=error)) from error
-    return output
+    return _Trained(model, best.weights if best else adapter_weights(model), kept, state.log_history)
 
 
 def tune_thresholds(recipe: Recipe, folder: Path, examples: Iterable[Example]) -> dict[str, tuple[float, Counts]]:

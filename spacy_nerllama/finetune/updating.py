@@ -18,7 +18,7 @@ from spacy.training.iob_utils import tags_to_entities
 from ..errors import Errors, Warnings
 from ..gold import gold_spans, inner_entities
 from ..models import Llama
-from ..models.llama import _Loaded
+from ..models.llama import Loaded
 from ..prompts import CompactPrompt, InstructPrompt, MultiTaskPrompt, PaperPrompt, Prompt
 from ..requests import doc_requests
 from ..updating import Updating
@@ -76,7 +76,7 @@ class Updater:
         self.model = model
         self.name = name
         self.settings = settings
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
         self._optimizer: torch.optim.AdamW | None = None
         self._prompt: Prompt | None = None  # of the last examples
         self._learnt = 0  # labels since the last step
@@ -153,7 +153,7 @@ class Updater:
         # Thresholds that were tuned for the weights of before hold no more.
         self.model.changed({**known, "labels": labels, "loss": self.settings.loss, "generates_text": generates})
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> Loaded:
         """Load the model to be trained; where it was loaded anew, begin anew."""
         loaded = self.model.load(trainable=True)
         if loaded is not self._loaded:
@@ -165,7 +165,7 @@ class Updater:
             self._loaded, self._learnt, self._optimizer = loaded, 0, torch.optim.AdamW(weights)
         return loaded
 
-    def _sequences(self, examples: list[Example], prompt: Prompt, loaded: _Loaded) -> list[TrainingSequence]:
+    def _sequences(self, examples: list[Example], prompt: Prompt, loaded: Loaded) -> list[TrainingSequence]:
         max_tokens = min(self.settings.max_tokens, loaded.engine.context)
         found = training_sequences(examples, prompt, loaded.encoder, max_tokens)
         if len(found) < len(examples) and not self._reported:

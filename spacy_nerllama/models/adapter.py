@@ -135,3 +135,25 @@ def base_facts(config: Any, encoder: "TextEncoder") -> dict[str, Any]:
         "num_hidden_layers": config.num_hidden_layers,
         "tokenizer": encoder.fingerprint(),
     }
+
+
+def adapter_folder(name: str, local_files_only: bool = False) -> Path:
+    """Find an adapter: a folder, or a hub name, of which the newest revision is fetched.
+
+    local_files_only: Fetch nothing: give what is here.
+    RAISES: FileNotFoundError if there is no such folder, or it is not to be had from the hub.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise FileNotFoundError(Errors.E049.format(path=path))
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    wanted = [CONFIG, META, WEIGHTS]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=local_files_only))
+    except (OSError, HFValidationError) as error:  # all errors of the hub are among these
+        reason = str(error).strip().split("\n")[0]
+        raise FileNotFoundError(Errors.E170.format(name=name, reason=reason)) from error

@@ -16,8 +16,7 @@ from ..files import replacing
 from ..marking import MarkingScheme
 from ..prompts import Prompt, scheme_of
 from ..requests import Request
-from ..stream import Vote
-from ..voting import Votes, Voting
+from ..voting import Vote, Votes, Voting
 from .interface import Identified
 from .records import Record
 

@@ -16,7 +16,7 @@ from ..errors import Errors
 from ..prompts import Prompt
 from ..requests import Request
 from ..voting import Votes, Voting
-from .adapter import Adapter
+from .adapter import Adapter, adapter_folder
 from .tasks import MarksTasks
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _Base:
             keep_unpacked(self.model, fitting=True)  # packed weights cannot be shared or trained
 
 
-class _Loaded(NamedTuple):
+class Loaded(NamedTuple):
     """A model that reads.
 
     base: The base whose weights it shares.
@@ -100,7 +100,7 @@ class Llama(MarksTasks):
         self._adapter: Adapter | None = None
         self._read = False
         self._trained: dict[str, Any] | None = None  # what is known of weights that `adapter` has not yet
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
         self._process = os.getpid()
         with _lock:
             _models.add(self)
@@ -114,7 +114,7 @@ class Llama(MarksTasks):
         self._keep()
         if not self._read:
             if self.adapter_name is not None:
-                self._adapter = Adapter.from_folder(_adapter_folder(self.adapter_name))
+                self._adapter = Adapter.from_folder(adapter_folder(self.adapter_name))
             elif self._base["name"] is None:
                 self._adapter = Adapter.from_folder(bundled_adapter())
             self._read = True
@@ -131,7 +131,7 @@ class Llama(MarksTasks):
             return self._trained
         if not self._read and self.adapter_name is not None:
             try:
-                folder = _adapter_folder(self.adapter_name, local_files_only=True)
+                folder = adapter_folder(self.adapter_name, local_files_only=True)
                 self._adapter, self._read = Adapter.from_folder(folder), True
             except (OSError, ValueError):  # not there, or not whole, as a training leaves it that goes on
                 return {}
@@ -159,7 +159,7 @@ class Llama(MarksTasks):
         encoder, engine, *_ = self.load()
         return mark_requests(requests, prompt, voting, max_batch_tokens, encoder, engine)
 
-    def load(self, trainable: bool = False) -> _Loaded:
+    def load(self, trainable: bool = False) -> Loaded:
         """Load the model, once; done by the first `vote`.
 
         trainable: Load it so that its adapter, if it has one, can be trained.
@@ -179,7 +179,7 @@ class Llama(MarksTasks):
                 loaded = self._loaded
         return loaded
 
-    def _load(self, trainable: bool) -> _Loaded:
+    def _load(self, trainable: bool) -> Loaded:
         from .engine import Engine
         from .loading import base_key, share_weights
 
@@ -199,7 +199,7 @@ class Llama(MarksTasks):
         model: Any = share_weights(base.model)
         if adapter and not base.merged:
             model = adapter.put_on(model, base.encoder, trainable)
-        return _Loaded(base.encoder, Engine(model), base, trainable)
+        return Loaded(base.encoder, Engine(model), base, trainable)
 
     def _reads(self, adapter: Adapter | None) -> bool:
         """Whether this is known to be the adapter, and it is not trained."""
@@ -281,27 +281,3 @@ class Llama(MarksTasks):
         self.__dict__.update(state, _loaded=None, _process=os.getpid())
         with _lock:
             _models.add(self)
-
-
-def _adapter_folder(name: str, local_files_only: bool = False) -> Path:
-    """Find an adapter: a folder, or a hub name, of which the newest revision is fetched.
-
-    local_files_only: Fetch nothing: give what is here.
-    RAISES: FileNotFoundError if there is no such folder, or it is not to be had from the hub.
-    """
-    from .adapter import CONFIG, META, WEIGHTS
-
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise FileNotFoundError(Errors.E049.format(path=path))
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    wanted = [CONFIG, META, WEIGHTS]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=local_files_only))
-    except (OSError, HFValidationError) as error:  # all errors of the hub are among these
-        reason = str(error).strip().split("\n")[0]
-        raise FileNotFoundError(Errors.E170.format(name=name, reason=reason)) from error

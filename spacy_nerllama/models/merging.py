@@ -19,9 +19,8 @@ from ..grammar import Grammar, State
 from ..prompts import CompactPrompt, scheme_of, trained_prompt
 from ..requests import Request, TokenSpan, doc_requests
 from ..voting import Voting
-from .adapter import META, Adapter
+from .adapter import META, Adapter, adapter_folder
 from .engine import Engine
-from .llama import _adapter_folder
 from .loading import load_base
 from .marked import mark_requests
 from .tokens import TextEncoder
@@ -79,7 +78,7 @@ def merge(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(Errors.E165.format(path=output))
-    lora = Adapter.from_folder(_adapter_folder(adapter))
+    lora = Adapter.from_folder(adapter_folder(adapter))
     name = base or lora.meta.get("base", {}).get("name") or lora.config.get("base_model_name_or_path")
     if not name:
         raise ValueError(Errors.E166.format(adapter=adapter))
