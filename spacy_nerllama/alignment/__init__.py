@@ -22,7 +22,9 @@ __all__ = ["Alignment", "Diagnosis", "align"]
 _THOUGHT = r"(?:think|thinking|thoughts?|reasoning|scratchpad)"
 _THOUGHTS = re.compile(rf"<{_THOUGHT}>|\[{_THOUGHT}\]", re.IGNORECASE)
 _THOUGHTS_END = re.compile(rf"(.*)(?:</{_THOUGHT}>|\[/{_THOUGHT}\]|<\|channel\|>final<\|message\|>)", re.I | re.S)
-_CORRECTION = re.compile(r"^\W*(?:wait|actually|correct(?:ed|ion)|revised|final)\b", re.IGNORECASE | re.MULTILINE)
+_CORRECTION = re.compile(
+    r"^[^\w\n]*(?:wait|actually|correct(?:ed|ion)|revised|final)\b", re.IGNORECASE | re.MULTILINE
+)
 _ENTITY = re.compile(r"&#?\w+;")  # of HTML
 
 

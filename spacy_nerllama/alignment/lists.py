@@ -7,8 +7,8 @@ from ..requests import Request, Sentence, TokenSpan
 from .markers import Marked
 from .projection import FOLDS, Alignment, Text, flat
 
-# A response of more words says more than that there are no mentions.
-MAX_WORDS_FOR_NONE = 20
+# A response of more words, or characters, says more than that there are no mentions.
+MAX_WORDS_FOR_NONE, MAX_CHARS_FOR_NONE = 20, 500
 
 
 def align_list(sentence: Sentence, marked: Marked, start: int = 0) -> Alignment | None:
@@ -40,11 +40,12 @@ _SAYS = "contains?|ha[sd]|have|mentions?|includes?|found|find|sees?|saw|identif(
 
 def align_none(request: Request, response: str, marked: Marked) -> Alignment | None:
     """Read an empty list, or a few words that say that there are no mentions: so there are none."""
-    if marked.marks or len(_WORD.findall(response)) > MAX_WORDS_FOR_NONE:
+    said = " ".join(response.split())
+    if marked.marks or len(said) > MAX_CHARS_FOR_NONE or len(_WORD.findall(said)) > MAX_WORDS_FOR_NONE:
         return None
     asked = {word for label in request.labels for text in label for word in _WORD.findall(text) if len(word) > 2}
     names = "|".join(map(re.escape, sorted({*asked, "entit", "mention"})))
-    says_none = re.match(_NONE.format(some=rf"(?:\w+\ )*?(?:{names})\w*"), response.strip(), re.I | re.S | re.X)
+    says_none = re.match(_NONE.format(some=rf"(?:\w+\ )*?(?:{names})\w*"), said, re.I | re.X)
     return Alignment((), "aligned") if says_none else None
 
 

@@ -11,6 +11,7 @@ from .markers import Marked
 from .projection import Alignment
 
 MAX_TRIED = 100  # brackets at which a value may begin
+MAX_MENDED = 10_000  # characters in which what is no JSON is mended
 
 _WORDS = ("text", "mention", "span", "word", "term", "name", "value", "entity")  # keys of what is mentioned
 _TYPES = ("type", "label", "entity_type", "category", "class", "tag", "entity_group")  # and of its label
@@ -32,7 +33,7 @@ def align_json(request: Request, marked: Marked) -> Alignment | None:
 
 def _values(text: str) -> list[Any]:
     """Find the lists and objects in a text: all of it, with Python's quotes and commas, or up to where it ends."""
-    mended = _QUOTED.sub(lambda quoted: json.dumps(quoted[1]), _LAST_COMMA.sub("", text))
+    mended = _QUOTED.sub(lambda quoted: json.dumps(quoted[1]), _LAST_COMMA.sub("", text[:MAX_MENDED]))
     begun = mended, mended[: mended.rfind(",")]  # the last item may be torn
     tried = (text, mended, *(each + end for each in begun for end in ("]", "}", "]}", "}]")))
     return next(filter(None, map(_decoded, tried)), None) or _decoded(text, skip=True)
@@ -61,7 +62,7 @@ def _decoded(text: str, skip: bool = False) -> list[Any]:
 
 _DECODER = json.JSONDecoder()
 _BEGINS = re.compile(r"[\[{]")
-_QUOTED = re.compile(r"(?<=[\[{,:\s])'([^'\n]*(?:'[^'\n,\]}:]+)*)'(?=\s*[,\]}:])")
+_QUOTED = re.compile(r"(?<=[\[{,:\s])'([^\n]{0,200}?)'(?=\s*[,\]}:])")
 _LAST_COMMA = re.compile(r",(?=\s*[\]}])")
 
 
