@@ -313,6 +313,8 @@ def test_headings_are_not_markers() -> None:
         '{"entities": [{"name": "ATM", "label": "gene", "why": "a kinase"}, {"name": "p53", "label": "gene"}]}',
         '{"genes": ["ATM"], "proteins": ["p53"], "diseases": ["ataxia"]}',
         "{'genes': ['ATM', 'p53'], 'diseases': ['ataxia'],}",
+        '{"text": "Loss of ATM and p53 causes ataxia in mice.", "entities": [{"text": "ATM"}, {"text": "p53"}]}',
+        '[{"text": "ATM", "span": [8, 11]}, {"text": "p53", "span": [16, 19]}]',
         '{"gene": "ATM"}\n{"gene": "p53"}',
         'Entities [genes]: ["ATM", "p53"], see [1].',
         '["ATM", "p53", "TG',

@@ -80,13 +80,18 @@ def _named(value: Any, label: str | None, request: Request) -> Iterator[tuple[st
         keys = {str(key).casefold(): each for key, each in value.items()}
         said = next((keys[key] for key in _TYPES if isinstance(keys.get(key), str)), None)
         mention = next((keys[key] for key in _WORDS if isinstance(keys.get(key), str)), None)
-        if mention is not None:
+        if mention is not None and not any(map(_holds_mentions, value.values())):  # else it is the sentence
             yield mention, label if said is None else _label_of(said, request)
             return
         for key, each in value.items():
             of_key = _label_of(str(key), request)
             if of_key or len(value) == 1 or (_ANYTHING.search(str(key)) and not isinstance(each, str)):
                 yield from _named(each, of_key or label, request)
+
+
+def _holds_mentions(value: Any) -> bool:
+    """Whether a value is a list of more than numbers."""
+    return isinstance(value, list) and any(isinstance(each, str | dict) for each in value)
 
 
 def _label_of(name: str, request: Request) -> str | None:
