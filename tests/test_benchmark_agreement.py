@@ -28,6 +28,7 @@ def corpora(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore:.*NLW004")  # the tiny adapter was not taught chemicals
 def test_each_sentence_is_read_once(
     corpora: Path, tiny_base: Path, tiny_adapter: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,5 +156,5 @@ def test_a_file_of_examples_that_is_not_there_or_is_no_spacy_file(tmp_path: Path
     with pytest.raises(FileNotFoundError, match=r"\[NL037\]"):
         make_paper_prompt(str(tmp_path))
     (tmp_path / "text.spacy").write_text("Ataxia\tB-DISEASE\n", encoding="utf8")
-    with pytest.raises(ValueError, match=r"^\[E1014\]"):
+    with pytest.raises(ValueError, match=r"^\[NL090\] .*E1014"):
         make_paper_prompt(str(tmp_path / "text.spacy"))
