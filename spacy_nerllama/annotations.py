@@ -114,8 +114,8 @@ def span_vote(span: Span) -> float | None:
     wanted, votes = [span.start_char, span.end_char, span.label_], []
     for group in filter(_is_whole, span.doc.spans.values()):
         places = group.attrs[_PLACES]
-        i = bisect_left(places, wanted, key=list)  # spans are written in order
-        if i < len(places) and list(places[i]) == wanted:
+        i = bisect_left(places, wanted)  # spans are written in order
+        if i < len(places) and places[i] == wanted:
             votes.append((not group.attrs[_KEPT][i], float(group.attrs["scores"][i])))
     return min(votes, key=itemgetter(0))[1] if votes else None
 

@@ -96,7 +96,6 @@ def test_a_broken_line_is_named(tmp_path: Path, content: str | bytes, line: int,
 
 @pytest.mark.parametrize(("start", "end"), [(10, 14), (18, 22), (15, 19), (19, 23)])
 def test_a_mention_that_is_near_is_found(tmp_path: Path, start: int, end: int) -> None:
-    """tmVar's corpus has some that are shifted by their whole length."""
     path = tmp_path / "corpus.txt"
     path.write_text(f"1|t|A title about G12V, rest\n1|a|\n1\t{start}\t{end}\tG12V\tMutation\n")
     (document,) = read_corpus(path)

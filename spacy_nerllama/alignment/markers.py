@@ -179,7 +179,7 @@ def _typed_names(request: Request, response: str) -> list[tuple[str, str]]:
     on both sides of a mention, or twice and not in the sentence.
     """
     response, text = response.casefold(), fold_form(request.sentence.text).chars
-    labels = {name: _label_called(name, request) for _, name in _TYPED.findall(response)}
+    labels = {name: label_called(name, request) or _FOREIGN for _, name in _TYPED.findall(response)}
     return [
         (name, label)
         for name, label in [*labels.items()][:MAX_NAMES]
@@ -198,12 +198,27 @@ def _is_typed(name: str, response: str) -> bool:
 _TYPED = re.compile(r"(?=([@#]) ?([^\W\d_][\w -]{0,30}?) ?\1)")
 
 
-def _label_called(name: str, request: Request) -> str:
-    """Give the label that a typed marker names: `chem` is that of `chemical`."""
-    known = [(each.casefold(), label[0]) for label in request.labels for each in label]
+def label_called(name: str, request: Request) -> str | None:
+    """Give the label that was asked for and that a name means, if one is.
+
+    `chem`, `chemicals` and `chemical_names` mean `chemical`; of "gene or protein" each will do.
+    """
+    name = _in_words(name)
+    known = [
+        (each.strip(), label)
+        for label, description in request.labels
+        for each in (_in_words(label), _in_words(description), *_OR.split(_in_words(description)))
+    ]
     exact = (label for each, label in known if each == name)
     begun = (label for each, label in known if min(len(each), len(name)) > 2 and _begin_alike(each, name))
-    return next(chain(exact, begun), _FOREIGN)
+    return next(chain(exact, begun), None)
+
+
+_OR = re.compile(r"\b(?:or|and)\b|[,/]")
+
+
+def _in_words(name: str) -> str:
+    return name.casefold().replace("_", " ")
 
 
 def _begin_alike(one: str, other: str) -> bool:

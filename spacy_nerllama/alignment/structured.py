@@ -7,7 +7,7 @@ from typing import Any
 
 from ..requests import Request
 from .lists import align_strings
-from .markers import Marked
+from .markers import Marked, label_called
 from .projection import Alignment
 
 MAX_TRIED = 100  # brackets at which a value may begin
@@ -81,10 +81,10 @@ def _named(value: Any, label: str | None, request: Request) -> Iterator[tuple[st
         said = next((keys[key] for key in _TYPES if isinstance(keys.get(key), str)), None)
         mention = next((keys[key] for key in _WORDS if isinstance(keys.get(key), str)), None)
         if mention is not None and not any(map(_holds_mentions, value.values())):  # else it is the sentence
-            yield mention, label if said is None else _label_of(said, request)
+            yield mention, label if said is None else label_called(said, request)
             return
         for key, each in value.items():
-            of_key = _label_of(str(key), request)
+            of_key = label_called(str(key), request)
             if of_key or len(value) == 1 or (_ANYTHING.search(str(key)) and not isinstance(each, str)):
                 yield from _named(each, of_key or label, request)
 
@@ -92,19 +92,3 @@ def _named(value: Any, label: str | None, request: Request) -> Iterator[tuple[st
 def _holds_mentions(value: Any) -> bool:
     """Whether a value is a list of more than numbers."""
     return isinstance(value, list) and any(isinstance(each, str | dict) for each in value)
-
-
-def _label_of(name: str, request: Request) -> str | None:
-    """Give the label that was asked for and that a name means, in the singular or the plural, if one is."""
-    words = _WORD.findall(name.casefold())
-    for label, description in request.labels:
-        if name.casefold() in (label.casefold(), description.casefold()):
-            return label
-    for label, description in request.labels:
-        known = [word for word in _WORD.findall(f"{label} {description}".casefold()) if len(word) > 2]
-        if any(word.startswith(each) for word in words for each in known):
-            return label
-    return None
-
-
-_WORD = re.compile(r"[^\W_]+")

@@ -1,7 +1,6 @@
 """`python -m spacy nerllama convert`: a corpus -> a `.spacy` file, and a report of what did not fit."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -105,7 +104,7 @@ def convert_cli(
     except (ValueError, OSError, ImportError) as error:
         msg.fail(f"Nothing was written to {output_path}", str(error), exits=1)
     msg.table(report.rows(), header=(input_path.name, "count"), aligns=("l", "r"), divider=True, max_col=60)
-    for message in wrong[:MAX_SHOWN]:
+    for message in wrong:
         msg.warn("Left out", message)
     if not report.documents:
         left_out = f" after the first {skip}, which --skip leaves out" if skip else ""
@@ -123,7 +122,7 @@ def convert_cli(
 def _noting(documents: Iterable["Document"], wrong: list[str]) -> Iterator["Document"]:
     """Pass documents on, and note what is wrong with mentions of them that were left out."""
     for document in documents:
-        wrong += document.misplaced[: MAX_SHOWN - len(wrong)] if len(wrong) < MAX_SHOWN else ()
+        wrong += document.misplaced[: MAX_SHOWN - len(wrong)]  # none once there are enough
         yield document
 
 
@@ -185,18 +184,12 @@ def parse_labels(labels: str) -> dict[str, str]:
 
     RAISES: ValueError for anything else, or a label of the corpus that is there twice.
     """
-    mapping: dict[str, str] = {}
-    for pair in _PAIR.finditer(labels):
-        theirs, ours = (side.strip() for side in pair.groups())
-        if not theirs or not ours or theirs in mapping:
-            raise ValueError(Errors.E112.format(labels=labels))
-        mapping[theirs] = ours
-    if "".join(pair[0] for pair in _PAIR.finditer(labels)) != labels or not mapping or labels.endswith(","):
+    first, *rest = labels.split("=")
+    sides = [first, *(side for each in rest[:-1] for side in each.partition(",")[::2]), *rest[-1:]]
+    theirs, ours = ([side.strip() for side in sides[i::2]] for i in (0, 1))
+    if not rest or not all((*theirs, *ours)) or len({*theirs}) < len(theirs) or "," in ours[-1]:
         raise ValueError(Errors.E112.format(labels=labels))
-    return mapping
-
-
-_PAIR = re.compile(r"([^=]+)=([^=,]+)(?:,|$)")
+    return dict(zip(theirs, ours, strict=True))
 
 
 def write_docs(docs: Iterable["Doc"], path: Path) -> None:
